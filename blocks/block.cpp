@@ -1,0 +1,127 @@
+#include "blocks/block.h"
+
+#include "kernels/rmsnorm.h"
+
+namespace tangram {
+namespace {
+
+VariantShape shape_of(const SubblockWeights& weights, const ModelConfig& config) {
+  return {config, weights.choice.size};
+}
+
+// How many of the parameters from `first` on are input parameters that follow each other in memory without a gap, and
+// so are one matrix.
+size_t adjacent_inputs(Params params, std::span<const ParamSpec> specs, size_t first) {
+  size_t last = first + 1;
+  while (last < params.size() && specs[last].input) {
+    const Tensor &above = params[last - 1].values, &below = params[last].values;
+    const bool adjacent = above.contiguous() && above.cols == below.cols &&
+                          params[last].layout == params[first].layout &&
+                          static_cast<char*>(above.data) + above.bytes() == below.data;
+    if (!adjacent) break;
+    ++last;
+  }
+  return last - first;
+}
+
+// Calls f(weight, first column, columns) for every run of input parameters that is one matrix.
+template <class F>
+void for_each_input_matrix(Params params, std::span<const ParamSpec> specs, F f) {
+  int64_t column = 0;
+  for (size_t i = 0; i < params.size() && specs[i].input;) {
+    const size_t count = adjacent_inputs(params, specs, i);
+    Weight stacked = params[i];
+    for (size_t j = i + 1; j < i + count; ++j) stacked.values.rows += params[j].values.rows;
+    f(stacked, column, stacked.values.rows);
+    column += stacked.values.rows;
+    i += count;
+  }
+}
+
+}  // namespace
+
+SubblockWeights make_weights(const Choice& choice, const ModelConfig& config, DType dtype, Arena& arena) {
+  SubblockWeights weights{.choice = choice, .norm = {}, .params = {}};
+  if (choice.variant->no_op) return weights;
+  weights.norm = arena.tensor(1, config.hidden_size, dtype);
+  for (const ParamSpec& p : choice.variant->params({config, choice.size}))
+    weights.params.emplace_back(arena.tensor(p.rows, p.cols, dtype));
+  return weights;
+}
+
+SubblockGrads make_grads(const Choice& choice, const ModelConfig& config, Arena& arena) {
+  SubblockGrads grads;
+  if (choice.variant->no_op) return grads;
+  grads.norm = arena.tensor(1, config.hidden_size, DType::f32);
+  for (const ParamSpec& p : choice.variant->params({config, choice.size}))
+    grads.params.push_back(arena.tensor(p.rows, p.cols, DType::f32));
+  return grads;
+}
+
+SubblockActivations make_activations(const Choice& choice, const ModelConfig& config, int64_t tokens, DType dtype,
+                                     Arena& arena) {
+  SubblockActivations activations;
+  if (choice.variant->no_op) return activations;
+  activations.rstd = arena.tensor(1, tokens, DType::f32);
+  activations.x = arena.tensor(tokens, config.hidden_size, dtype);
+  activations.proj = arena.tensor(tokens, projection_size(choice, config), dtype);
+  for (const SavedSpec& s : choice.variant->saved({config, choice.size}))
+    activations.saved.push_back(arena.tensor(tokens, s.cols, s.f32 ? DType::f32 : dtype));
+  return activations;
+}
+
+void input_projection(Tensor proj, Tensor x, Params params, std::span<const ParamSpec> specs, Context& ctx) {
+  for_each_input_matrix(params, specs, [&](const Weight& w, int64_t column, int64_t columns) {
+    matmul_forward(proj.col_range(column, columns), x, w, ctx);
+  });
+}
+
+void subblock_forward(Tensor y, SubblockActivations& saved, Tensor residual, const SubblockWeights& weights,
+                      const ModelConfig& config, const Sequences& sequences, Context& ctx) {
+  const Variant& variant = *weights.choice.variant;
+  if (variant.no_op) return fill_zero(y);
+  const VariantShape shape = shape_of(weights, config);
+  rmsnorm_forward(saved.x, saved.rstd, residual, weights.norm, static_cast<float>(config.rms_norm_eps), ctx);
+  input_projection(saved.proj, saved.x, weights.params, variant.params(shape), ctx);
+  variant.forward(y, saved.proj, saved.saved, weights.params, shape, sequences, ctx);
+  ctx.tensor_parallel->all_reduce_sum(y);
+}
+
+void subblock_infer(Tensor y, Tensor residual, const SubblockWeights& weights, const ModelConfig& config,
+                    const LayerCache& cache, const Sequences& sequences, Context& ctx) {
+  const Variant& variant = *weights.choice.variant;
+  if (variant.no_op) return fill_zero(y);
+  ArenaScope scope(ctx.scratch);
+  const Tensor x = ctx.scratch.tensor(residual.rows, residual.cols, residual.dtype);
+  const Tensor rstd = ctx.scratch.tensor(1, residual.rows, DType::f32);
+  rmsnorm_forward(x, rstd, residual, weights.norm, static_cast<float>(config.rms_norm_eps), ctx);
+  variant.infer(y, x, weights.params, shape_of(weights, config), cache, sequences, ctx);
+  ctx.tensor_parallel->all_reduce_sum(y);
+}
+
+void subblock_backward(Tensor dresidual, SubblockGrads& grads, Tensor dy, Tensor residual,
+                       const SubblockActivations& saved, const SubblockWeights& weights, const ModelConfig& config,
+                       const Sequences& sequences, Context& ctx) {
+  const Variant& variant = *weights.choice.variant;
+  if (variant.no_op) return;
+  const VariantShape shape = shape_of(weights, config);
+  const std::vector<ParamSpec> specs = variant.params(shape);
+
+  ArenaScope scope(ctx.scratch);
+  const Tensor dproj = ctx.scratch.tensor(saved.proj.rows, saved.proj.cols, saved.proj.dtype);
+  variant.backward(dproj, grads.params, dy, saved.proj, saved.saved, weights.params, shape, sequences, ctx);
+
+  int64_t column = 0;
+  for (size_t i = 0; i < specs.size() && specs[i].input; column += specs[i].rows, ++i)
+    matmul_backward_weight(grads.params[i], dproj.col_range(column, specs[i].rows), saved.x, ctx);
+
+  if (!dresidual.data && !grads.norm.data) return;
+  const Tensor dx = ctx.scratch.tensor(saved.x.rows, saved.x.cols, saved.x.dtype);
+  for_each_input_matrix(weights.params, specs, [&](const Weight& w, int64_t first, int64_t columns) {
+    matmul_backward_input(dx, dproj.col_range(first, columns), w, ctx, /*accumulate=*/first > 0);
+  });
+  ctx.tensor_parallel->all_reduce_sum(dx);
+  rmsnorm_backward(dresidual, grads.norm, dx, residual, weights.norm, saved.rstd, ctx, /*accumulate=*/true);
+}
+
+}  // namespace tangram

@@ -1,0 +1,20 @@
+#include "blocks/linear_subblock.h"
+
+namespace tangram {
+
+std::vector<ParamSpec> linear_params(const char* name, const ModelConfig& config) {
+  // Not divided over tensor-parallel ranks by rows, since its output has to be a partial sum: by columns of the input.
+  return {{name, config.hidden_size, config.hidden_size, Split::cols, true}};
+}
+
+Cost linear_cost(const ModelConfig& config) {
+  return {.flops_per_token = 2.0 * double(config.hidden_size) * double(config.hidden_size),
+          .kv_elements = 0,
+          .kv_tokens_at_most = 0};
+}
+
+// The shared product with the input is the whole subblock, so only the columns are handed over.
+void linear_forward(Tensor y, Tensor proj) { copy(y, proj); }
+void linear_backward(Tensor dproj, Tensor dy) { copy(dproj, dy); }
+
+}  // namespace tangram

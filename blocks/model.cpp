@@ -1,0 +1,147 @@
+#include "blocks/model.h"
+
+#include <algorithm>
+
+#include "kernels/elementwise.h"
+#include "kernels/embedding.h"
+#include "kernels/rmsnorm.h"
+
+namespace tangram {
+namespace {
+
+constexpr Subblock kSubblocks[] = {Subblock::attention, Subblock::ffn};
+
+// Allocates all weights in the order of named_tensors.
+void allocate_weights(Model& model, const Architecture& architecture, Arena& arena) {
+  const ModelConfig& config = model.config;
+  model.embedding = arena.tensor(config.vocab_size, config.hidden_size, model.dtype);
+  for (const BlockChoice& choice : architecture)
+    model.blocks.push_back({make_weights(choice.attention, config, model.dtype, arena),
+                            make_weights(choice.ffn, config, model.dtype, arena)});
+  model.final_norm = arena.tensor(1, config.hidden_size, model.dtype);
+  model.head = config.tie_word_embeddings ? model.embedding
+                                          : Weight(arena.tensor(config.vocab_size, config.hidden_size, model.dtype));
+}
+
+}  // namespace
+
+Architecture Model::architecture() const {
+  Architecture architecture;
+  for (const BlockWeights& block : blocks) architecture.push_back({block.attention.choice, block.ffn.choice});
+  return architecture;
+}
+
+std::string norm_name(int64_t layer, Subblock subblock) {
+  return fmt::format("model.layers.{}.{}.weight", layer,
+                     subblock == Subblock::attention ? "input_layernorm" : "post_attention_layernorm");
+}
+
+std::string param_name(int64_t layer, Subblock subblock, std::string_view param) {
+  return fmt::format("model.layers.{}.{}.{}", layer, subblock == Subblock::attention ? "self_attn" : "mlp", param);
+}
+
+std::vector<NamedTensor> named_tensors(const Model& model) {
+  std::vector<NamedTensor> tensors{{"model.embed_tokens.weight", model.embedding.values}};
+  for (size_t l = 0; l < model.blocks.size(); ++l)
+    for (Subblock s : kSubblocks) {
+      const SubblockWeights& weights = model.blocks[l].of(s);
+      const auto layer = static_cast<int64_t>(l);
+      if (weights.choice.variant->no_op) continue;
+      tensors.push_back({norm_name(layer, s), weights.norm});
+      const std::vector<ParamSpec> specs = weights.choice.variant->params({model.config, weights.choice.size});
+      for (size_t i = 0; i < specs.size(); ++i)
+        tensors.push_back({param_name(layer, s, specs[i].name), weights.params[i].values});
+    }
+  tensors.push_back({"model.norm.weight", model.final_norm});
+  if (!model.config.tie_word_embeddings) tensors.push_back({"lm_head.weight", model.head.values});
+  return tensors;
+}
+
+Model make_model(const ModelConfig& config, const Architecture& architecture, DType dtype) {
+  CHECK(static_cast<int64_t>(architecture.size()) == config.num_hidden_layers, "{} blocks for {} layers",
+        architecture.size(), config.num_hidden_layers);
+  Model plan{
+      .config = config, .dtype = dtype, .embedding = {}, .head = {}, .final_norm = {}, .blocks = {}, .memory = {}};
+  Model model = plan;
+  Arena planner = Arena::planner();
+  allocate_weights(plan, architecture, planner);
+  auto arena = std::make_shared<Arena>(planner.used_bytes());
+  allocate_weights(model, architecture, *arena);
+  model.memory.push_back(std::move(arena));
+  return model;
+}
+
+Model copy_model(const Model& model, DType dtype) {
+  Model result = make_model(model.config, model.architecture(), dtype);
+  const std::vector<NamedTensor> from = named_tensors(model), to = named_tensors(result);
+  for (size_t i = 0; i < from.size(); ++i) copy(to[i].tensor, from[i].tensor);
+  return result;
+}
+
+SequenceBatch::SequenceBatch(const ModelConfig& config, std::span<const int32_t> lengths, std::span<const int32_t> past)
+    : offsets_{0}, past_(past.begin(), past.end()), head_dim_(config.head_dim) {
+  past_.resize(lengths.size(), 0);
+  std::vector<int32_t> positions;
+  for (size_t s = 0; s < lengths.size(); ++s) {
+    offsets_.push_back(offsets_.back() + lengths[s]);
+    for (int32_t i = 0; i < lengths[s]; ++i) positions.push_back(past_[s] + i);
+  }
+  rope_.resize(positions.size() * static_cast<size_t>(head_dim_));
+  rope_angles(view().rope, positions, rope_frequencies(config.head_dim, config.rope_theta, config.rope_scaling));
+}
+
+Sequences SequenceBatch::view() const { return {offsets_, past_, view_of(rope_.data(), tokens(), head_dim_)}; }
+
+void embed(Tensor x, const Model& model, std::span<const int32_t> tokens, Context& ctx) {
+  embedding_forward(x, model.embedding.values, tokens, ctx);
+}
+
+void block_forward(Tensor x, const BlockWeights& block, const ModelConfig& config, const Sequences& sequences,
+                   Context& ctx) {
+  for (Subblock s : kSubblocks) {
+    const SubblockWeights& weights = block.of(s);
+    if (weights.choice.variant->no_op) continue;
+    ArenaScope scope(ctx.scratch);
+    const Tensor y = ctx.scratch.tensor(x.rows, x.cols, x.dtype);
+    SubblockActivations activations = make_activations(weights.choice, config, x.rows, x.dtype, ctx.scratch);
+    subblock_forward(y, activations, x, weights, config, sequences, ctx);
+    add(x, x, y, ctx);
+  }
+}
+
+void final_norm_forward(Tensor hidden, const Model& model, Tensor x, Context& ctx) {
+  ArenaScope scope(ctx.scratch);
+  const Tensor rstd = ctx.scratch.tensor(1, x.rows, DType::f32);
+  rmsnorm_forward(hidden, rstd, x, model.final_norm, static_cast<float>(model.config.rms_norm_eps), ctx);
+}
+
+void model_hidden(Tensor hidden, const Model& model, std::span<const int32_t> tokens, const Sequences& sequences,
+                  Context& ctx) {
+  embed(hidden, model, tokens, ctx);
+  for (const BlockWeights& block : model.blocks) block_forward(hidden, block, model.config, sequences, ctx);
+  final_norm_forward(hidden, model, hidden, ctx);
+}
+
+void model_infer(Tensor hidden, const Model& model, std::span<const int32_t> tokens, const Sequences& sequences,
+                 KvCache& cache, Context& ctx) {
+  for (size_t s = 0; s < sequences.past.size(); ++s)
+    CHECK(sequences.past[s] + sequences.offsets[s + 1] - sequences.offsets[s] <= cache.capacity_tokens(),
+          "sequence {} outgrows its cache of {} tokens", s, cache.capacity_tokens());
+  embed(hidden, model, tokens, ctx);
+  ArenaScope scope(ctx.scratch);
+  const Tensor y = ctx.scratch.tensor(hidden.rows, hidden.cols, hidden.dtype);
+  for (size_t l = 0; l < model.blocks.size(); ++l)
+    for (Subblock s : kSubblocks) {
+      const SubblockWeights& weights = model.blocks[l].of(s);
+      if (weights.choice.variant->no_op) continue;
+      subblock_infer(y, hidden, weights, model.config, cache.layer(static_cast<int64_t>(l)), sequences, ctx);
+      add(hidden, hidden, y, ctx);
+    }
+  final_norm_forward(hidden, model, hidden, ctx);
+}
+
+void model_logits(Tensor logits, const Model& model, Tensor hidden, Context& ctx) {
+  matmul_forward(logits, hidden, model.head, ctx);
+}
+
+}  // namespace tangram

@@ -1,0 +1,101 @@
+#include "blocks/softmax_attention.h"
+
+#include "blocks/block.h"
+#include "blocks/initialise.h"
+
+namespace tangram {
+namespace {
+
+struct Qkv {
+  Tensor q, k, v;
+};
+
+Qkv split_projection(Tensor proj, const AttentionShape& s) {
+  const int64_t q = s.heads * s.head_dim, kv = s.kv_heads * s.head_dim;
+  return {proj.col_range(0, q), proj.col_range(q, kv), proj.col_range(q + kv, kv)};
+}
+
+void average_heads(Tensor child, Tensor teacher, int64_t head_dim) {
+  const int64_t group = teacher.rows / child.rows;
+  std::vector<float> sum(static_cast<size_t>(child.cols));
+  for (int64_t r = 0; r < child.rows; ++r) {
+    const int64_t first = (r / head_dim) * group * head_dim + r % head_dim;
+    std::fill(sum.begin(), sum.end(), 0.0f);
+    dispatch(teacher.dtype, [&]<class T>() {
+      for (int64_t g = 0; g < group; ++g)
+        for (int64_t c = 0; c < child.cols; ++c) sum[c] += float(teacher.row<T>(first + g * head_dim)[c]);
+    });
+    for (float& v : sum) v /= float(group);
+    copy(child.row_range(r, 1), view_of(sum.data(), 1, child.cols));
+  }
+}
+
+}  // namespace
+
+std::vector<ParamSpec> softmax_attention_params(const AttentionShape& s, const ModelConfig& config) {
+  const int64_t H = config.hidden_size, q = s.heads * s.head_dim, kv = s.kv_heads * s.head_dim;
+  return {{"q_proj.weight", q, H, Split::rows, true},
+          {"k_proj.weight", kv, H, Split::rows, true},
+          {"v_proj.weight", kv, H, Split::rows, true},
+          {"o_proj.weight", H, q, Split::cols, false}};
+}
+
+std::vector<SavedSpec> softmax_attention_saved(const AttentionShape& s) {
+  return {{s.heads * s.head_dim, false}, {s.heads, true}};  // attention's output, log-sum-exp
+}
+
+Cost softmax_attention_cost(const AttentionShape& s, const ModelConfig& config) {
+  const int64_t kv = s.kv_heads * s.head_dim;
+  return {.flops_per_token = 2.0 * double(config.hidden_size) * double(2 * s.heads * s.head_dim + 2 * kv),
+          .kv_elements = 2 * kv,
+          .kv_tokens_at_most = s.window};
+}
+
+void softmax_attention_init(std::span<const Weight> child, std::span<const Weight> teacher, const AttentionShape& shape,
+                            const ModelConfig&, const InitInputs& inputs) {
+  if (inputs.method == Init::random) return init_random(child, teacher, inputs.seed);
+  copy(child[0].values, teacher[0].values);
+  average_heads(child[1].values, teacher[1].values, shape.head_dim);
+  average_heads(child[2].values, teacher[2].values, shape.head_dim);
+  copy(child[3].values, teacher[3].values);
+}
+
+void softmax_attention_forward(Tensor y, Tensor proj, Saved saved, Params params, const AttentionShape& shape,
+                               const Sequences& sequences, Context& ctx) {
+  const auto [q, k, v] = split_projection(proj, shape);
+  rope_forward(q, sequences.rope, ctx);
+  rope_forward(k, sequences.rope, ctx);
+  attention_forward(saved[0], saved[1], q, k, v, shape, sequences.offsets, ctx);
+  matmul_forward(y, saved[0], params[3], ctx);
+}
+
+void softmax_attention_backward(Tensor dproj, Grads grads, Tensor dy, Tensor proj, Saved saved, Params params,
+                                const AttentionShape& shape, const Sequences& sequences, Context& ctx) {
+  const auto [q, k, v] = split_projection(proj, shape);
+  const auto [dq, dk, dv] = split_projection(dproj, shape);
+  ArenaScope scope(ctx.scratch);
+  const Tensor dout = ctx.scratch.tensor(q.rows, q.cols, q.dtype);
+  matmul_backward_input(dout, dy, params[3], ctx);
+  matmul_backward_weight(grads[3], dy, saved[0], ctx);
+  attention_backward(dq, dk, dv, dout, saved[0], saved[1], q, k, v, shape, sequences.offsets, ctx);
+  rope_backward(dq, sequences.rope, ctx);
+  rope_backward(dk, sequences.rope, ctx);
+}
+
+void softmax_attention_infer(Tensor y, Tensor x, Params params, const AttentionShape& shape, const ModelConfig& config,
+                             const LayerCache& cache, const Sequences& sequences, Context& ctx) {
+  ArenaScope scope(ctx.scratch);
+  const std::vector<ParamSpec> specs = softmax_attention_params(shape, config);
+  const int64_t width = specs[0].rows + 2 * specs[1].rows;
+  const Tensor proj = ctx.scratch.tensor(x.rows, width, x.dtype);
+  const Tensor out = ctx.scratch.tensor(x.rows, specs[0].rows, x.dtype);
+  input_projection(proj, x, params, specs, ctx);
+  const auto [q, k, v] = split_projection(proj, shape);
+  rope_forward(q, sequences.rope, ctx);
+  rope_forward(k, sequences.rope, ctx);
+  kv_write(cache.pages, k, v, cache.table, sequences.offsets, sequences.past, ctx);
+  attention_cached(out, q, cache.pages, cache.table, shape, sequences.offsets, sequences.past, ctx);
+  matmul_forward(y, out, params[3], ctx);
+}
+
+}  // namespace tangram

@@ -1,0 +1,46 @@
+// Sliding-window attention: the teacher's heads, but a token sees only itself and the n - 1 tokens before it (Beltagy
+// et al. 2020, arXiv:2004.05150).
+
+#include "blocks/softmax_attention.h"
+
+namespace tangram {
+
+static AttentionShape attention_shape(VariantShape s) {
+  return {.heads = s.config.num_attention_heads,
+          .kv_heads = s.config.num_key_value_heads,
+          .head_dim = s.config.head_dim,
+          .window = s.size};
+}
+
+static void check_size(const ModelConfig&, int64_t size) {
+  if (size < 1) throw bad_input("window_{}: a window has at least 1 token", size);
+}
+
+extern const Variant attention_window{
+    .name = "window",
+    .subblock = Subblock::attention,
+    .sized = true,
+    .no_op = false,
+    .check_size = check_size,
+    .params = [](VariantShape s) { return softmax_attention_params(attention_shape(s), s.config); },
+    .saved = [](VariantShape s) { return softmax_attention_saved(attention_shape(s)); },
+    .cost = [](VariantShape s) { return softmax_attention_cost(attention_shape(s), s.config); },
+    .init_from_teacher = [](std::span<const Weight> child, std::span<const Weight> teacher, VariantShape s,
+                            const InitInputs& inputs,
+                            Context&) { softmax_attention_init(child, teacher, attention_shape(s), s.config, inputs); },
+    .forward =
+        [](Tensor y, Tensor proj, Saved saved, Params params, VariantShape s, const Sequences& sequences,
+           Context& ctx) { softmax_attention_forward(y, proj, saved, params, attention_shape(s), sequences, ctx); },
+    .backward =
+        [](Tensor dproj, Grads grads, Tensor dy, Tensor proj, Saved saved, Params params, VariantShape s,
+           const Sequences& sequences, Context& ctx) {
+          softmax_attention_backward(dproj, grads, dy, proj, saved, params, attention_shape(s), sequences, ctx);
+        },
+    .infer =
+        [](Tensor y, Tensor x, Params params, VariantShape s, const LayerCache& cache, const Sequences& sequences,
+           Context& ctx) {
+          softmax_attention_infer(y, x, params, attention_shape(s), s.config, cache, sequences, ctx);
+        },
+};
+
+}  // namespace tangram

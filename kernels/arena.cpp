@@ -1,0 +1,51 @@
+#include "kernels/arena.h"
+
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <utility>
+
+namespace tangram {
+
+static constexpr int64_t kAlignment = 64;  // a cache line, and the width of an AVX-512 register
+
+Arena::Arena(int64_t capacity_bytes) : capacity_(std::max<int64_t>(capacity_bytes, kAlignment)) {
+  void* p = mmap(nullptr, static_cast<size_t>(capacity_), PROT_READ | PROT_WRITE,
+                 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (p == MAP_FAILED)
+    throw Error(fmt::format("cannot reserve {} bytes of memory: {}", capacity_bytes, std::strerror(errno)));
+  madvise(p, static_cast<size_t>(capacity_), MADV_HUGEPAGE);  // fewer page faults and TLB misses; advice only
+  base_ = static_cast<char*>(p);
+}
+
+Arena Arena::planner() {
+  Arena arena;
+  arena.planner_ = true;
+  arena.capacity_ = INT64_MAX;
+  return arena;
+}
+
+Arena::Arena(Arena&& other) noexcept
+    : base_(std::exchange(other.base_, nullptr)),
+      capacity_(std::exchange(other.capacity_, 0)),
+      used_(std::exchange(other.used_, 0)),
+      peak_(other.peak_),
+      planner_(other.planner_) {}
+
+Arena::~Arena() {
+  if (base_) munmap(base_, static_cast<size_t>(capacity_));
+}
+
+Tensor Arena::tensor(int64_t rows, int64_t cols, DType dtype) {
+  CHECK(rows >= 0 && cols >= 0, "a tensor of ({}, {})", rows, cols);
+  const int64_t bytes = round_up(rows * cols * size_of(dtype), kAlignment);
+  CHECK(bytes <= capacity_ - used_, "arena full: {} bytes wanted, {} of {} left", bytes, capacity_ - used_, capacity_);
+  void* data = planner_ ? nullptr : base_ + used_;
+  used_ += bytes;
+  peak_ = std::max(peak_, used_);
+  return {data, rows, cols, cols, dtype, Device::cpu};
+}
+
+}  // namespace tangram

@@ -1,0 +1,64 @@
+#pragma once
+#include <limits>
+#include <span>
+
+#include "kernels/context.h"
+
+namespace tangram {
+
+/// Causal grouped-query attention (Vaswani et al. 2017, arXiv:1706.03762; Ainslie et al. 2023, arXiv:2305.13245).
+/// Query head h reads key/value head h / (heads / kv_heads). A token attends to itself and the window - 1 before it.
+struct AttentionShape {
+  int64_t heads, kv_heads, head_dim;
+  int64_t window = std::numeric_limits<int64_t>::max();
+};
+
+/// Attention inside each sequence of a packed batch; memory grows linearly with the sequence.
+///
+///   s[i,j] = q[i] . k[j] / sqrt(D)  for i - window < j <= i,  else -inf
+///   p[i,j] = exp(s[i,j] - lse[i])     lse[i] = log sum_j exp s[i,j]     out[i] = sum_j p[i,j] v[j]
+///
+///   q, out   (N, heads * D)     T
+///   k, v     (N, kv_heads * D)  T     q, k, v already rotated; any row strides (columns of one wide product)
+///   lse      (N, heads)  f32    kept for the backward pass
+///   offsets  (S + 1)            sequence s is rows offsets[s] to offsets[s + 1]; offsets[0] = 0, offsets[S] = N
+///
+/// The result of a sequence does not depend on what else is in the batch.
+void attention_forward(Tensor out, Tensor lse, Tensor q, Tensor k, Tensor v, const AttentionShape& shape,
+                       std::span<const int32_t> offsets, Context& ctx);
+
+/// Gradient of attention_forward; p is computed again from q, k and lse.
+///
+///   delta[i] = dout[i] . out[i]              dp[i,j] = dout[i] . v[j]     ds[i,j] = p[i,j] (dp[i,j] - delta[i])
+///   dq[i] = sum_j ds[i,j] k[j] / sqrt(D)     dk[j] = sum_i ds[i,j] q[i] / sqrt(D)     dv[j] = sum_i p[i,j] dout[i]
+///
+///   dq, dk, dv  like q, k, v; overwritten; must not overlap them
+void attention_backward(Tensor dq, Tensor dk, Tensor dv, Tensor dout, Tensor out, Tensor lse, Tensor q, Tensor k,
+                        Tensor v, const AttentionShape& shape, std::span<const int32_t> offsets, Context& ctx);
+
+/// Keys and values of one layer in pages: row (page * page_tokens + t) holds token t of the page.
+struct KvPages {
+  Tensor keys, values;  ///< (pages * page_tokens, kv_heads * D)  T
+  int64_t page_tokens = 0;
+};
+
+/// Where the tokens of each sequence are: position p of sequence s is token p % page_tokens of page
+/// pages[s * pages_per_sequence + p / page_tokens]. A contiguous cache is one page a sequence.
+struct PageTable {
+  std::span<const int32_t> pages;  ///< (S, pages_per_sequence)
+  int64_t pages_per_sequence = 0;
+};
+
+/// Writes the keys and values of new tokens to their pages. Token i of sequence s is row offsets[s] + i and stands at
+/// position past[s] + i.
+void kv_write(const KvPages& cache, Tensor k, Tensor v, const PageTable& table, std::span<const int32_t> offsets,
+              std::span<const int32_t> past, Context& ctx);
+
+/// Attention of new tokens over everything cached, themselves included (call kv_write first): decode if a sequence
+/// brings one token, prefill (also of a later chunk) if it brings many.
+///
+///   q, out  (N, heads * D)  T     row offsets[s] + i is the query at position past[s] + i
+void attention_cached(Tensor out, Tensor q, const KvPages& cache, const PageTable& table, const AttentionShape& shape,
+                      std::span<const int32_t> offsets, std::span<const int32_t> past, Context& ctx);
+
+}  // namespace tangram

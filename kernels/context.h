@@ -1,0 +1,34 @@
+#pragma once
+#include <atomic>
+#include <memory>
+
+#include "kernels/arena.h"
+#include "kernels/communicator.h"
+
+namespace tangram {
+
+class MatmulCache;  // kernels/matmul.cpp
+
+/// What an operation needs besides its arguments: where it runs, scratch memory, threads, library handles and the
+/// tensor-parallel group. Passed to every operation as its last argument; never global. One host thread uses a Context
+/// at a time.
+class Context {
+ public:
+  struct Options {
+    int threads = 0;                           ///< 0: as many as the process may use
+    int64_t scratch_bytes = int64_t{8} << 30;  ///< address space for scratch; committed only when touched
+  };
+  Context();
+  explicit Context(const Options& options);
+  ~Context();
+  Context(const Context&) = delete;
+  Context& operator=(const Context&) = delete;
+
+  const int threads;
+  Arena scratch;  ///< for the duration of one operation: take an ArenaScope first
+  const std::unique_ptr<MatmulCache> matmuls;
+  int64_t matmul_calls = 0;       ///< matrix products issued so far; tests count them
+  Communicator* tensor_parallel;  ///< never null; of size 1 unless set
+};
+
+}  // namespace tangram
