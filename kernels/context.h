@@ -7,7 +7,7 @@
 
 namespace tangram {
 
-class MatmulCache;  // kernels/matmul.cpp
+class MatmulCache;  // kernels/matmul_cache.h
 
 /// What an operation needs besides its arguments: where it runs, scratch memory, threads, library handles and the
 /// tensor-parallel group. Passed to every operation as its last argument; never global. One host thread uses a Context

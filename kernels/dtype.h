@@ -31,8 +31,8 @@ constexpr std::string_view name_of(DType dtype) {
   return kNames[static_cast<int>(dtype)];
 }
 
-/// Relative rounding error of one conversion to `dtype`: 2^-24 for f32, 2^-9 for bf16.
-constexpr double unit_roundoff(DType dtype) { return dtype == DType::f32 ? 0x1p-24 : 0x1p-9; }
+/// Relative rounding error of one conversion to `dtype`: 2^-24 for f32, 2^-8 for bf16.
+constexpr double unit_roundoff(DType dtype) { return dtype == DType::f32 ? 0x1p-24 : 0x1p-8; }
 
 /// bfloat16: the upper half of an f32. Conversion rounds to nearest even; NaN stays NaN.
 struct bf16 {

@@ -18,8 +18,8 @@ enum class Failure {
 /// The one exception of this project.
 class Error : public std::runtime_error {
  public:
-  explicit Error(const std::string& message, Failure failure = Failure::failed)
-      : std::runtime_error(message), failure(failure) {}
+  explicit Error(const std::string& message, Failure kind = Failure::failed)
+      : std::runtime_error(message), failure(kind) {}
   Failure failure;
 };
 

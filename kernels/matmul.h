@@ -20,6 +20,7 @@ void matmul(Tensor c, Tensor a, Transpose transpose_a, Tensor b, Transpose trans
 ///   backward_weight  dw += dy^T x   accumulated
 ///
 /// With `accumulate` (`= true`) the result is added to y or dx; with `accumulate = false` dw is overwritten.
+/// An empty dw is not computed: the weight is frozen.
 void matmul_forward(Tensor y, Tensor x, const Weight& w, Context& ctx, bool accumulate = false);
 void matmul_backward_input(Tensor dx, Tensor dy, const Weight& w, Context& ctx, bool accumulate = false);
 void matmul_backward_weight(Tensor dw, Tensor dy, Tensor x, Context& ctx, bool accumulate = true);

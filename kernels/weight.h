@@ -12,7 +12,7 @@ struct Weight {
   Layout layout = Layout::plain;
 
   Weight() = default;
-  Weight(Tensor values) : values(values) {}  // NOLINT: a plain matrix is a weight
+  Weight(Tensor plain) : values(plain) {}  // NOLINT: a plain matrix is a weight
 };
 
 }  // namespace tangram

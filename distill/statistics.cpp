@@ -1,0 +1,114 @@
+#include "distill/statistics.h"
+
+#include <cmath>
+
+#include "blocks/safetensors.h"
+
+namespace tangram {
+namespace {
+
+void lay_out(LayerStatistics& s, const ModelConfig& config, Arena& arena) {
+  const int64_t H = config.hidden_size, I = config.intermediate_size;
+  for (SubblockStatistics* sub : {&s.attention, &s.ffn}) {
+    sub->xx = arena.tensor(H, H, DType::f32);
+    sub->xy = arena.tensor(H, H, DType::f32);
+  }
+  s.ffn.hh = arena.tensor(I, I, DType::f32);
+  s.ffn.contribution = arena.tensor(1, I, DType::f32);
+}
+
+LayerStatistics make_statistics(const ModelConfig& config) {
+  LayerStatistics statistics;
+  Arena planner = Arena::planner();
+  lay_out(statistics, config, planner);
+  auto arena = std::make_shared<Arena>(planner.used_bytes());
+  lay_out(statistics, config, *arena);
+  statistics.memory = arena;
+  return statistics;
+}
+
+std::vector<NamedTensor> named(const LayerStatistics& s) {
+  return {{"attention.xx", s.attention.xx},
+          {"attention.xy", s.attention.xy},
+          {"ffn.xx", s.ffn.xx},
+          {"ffn.xy", s.ffn.xy},
+          {"ffn.hh", s.ffn.hh},
+          {"ffn.contribution", s.ffn.contribution}};
+}
+
+// sum += |h|, column by column.
+void add_magnitudes(Tensor sum, Tensor h) {
+  dispatch(h.dtype, [&]<class T>() {
+    for (int64_t n = 0; n < h.rows; ++n)
+      for (int64_t i = 0; i < h.cols; ++i) sum.as<float>()[i] += std::abs(float(h.row<T>(n)[i]));
+  });
+}
+
+void accumulate(LayerStatistics& s, const TeacherLayer& layer, Context& ctx) {
+  for (Subblock sub : {Subblock::attention, Subblock::ffn}) {
+    SubblockStatistics& statistics = sub == Subblock::attention ? s.attention : s.ffn;
+    const Tensor x = layer.activations(sub).x;
+    matmul_backward_weight(statistics.xx, x, x, ctx);
+    matmul_backward_weight(statistics.xy, x, layer.output_of(sub), ctx);
+    statistics.tokens += double(x.rows);
+  }
+  const Tensor h = layer.ffn.saved[0];
+  matmul_backward_weight(s.ffn.hh, h, h, ctx);
+  add_magnitudes(s.ffn.contribution, h);
+}
+
+// Sums become means, and |h| becomes the contribution |h| ||w_down[:, i]||.
+void finish(LayerStatistics& s, const Weight& down) {
+  const double scale = 1 / std::max(s.ffn.tokens, 1.0);
+  for (const NamedTensor& t : named(s))
+    for (int64_t i = 0; i < t.tensor.size(); ++i) t.tensor.as<float>()[i] *= static_cast<float>(scale);
+  dispatch(down.values.dtype, [&]<class T>() {
+    for (int64_t i = 0; i < down.values.cols; ++i) {
+      double squares = 0;
+      for (int64_t o = 0; o < down.values.rows; ++o) squares += std::pow(double(float(down.values.row<T>(o)[i])), 2);
+      s.ffn.contribution.as<float>()[i] *= static_cast<float>(std::sqrt(squares));
+    }
+  });
+}
+
+}  // namespace
+
+void collect_statistics(const Model& teacher, std::span<const Batch> batches,
+                        const std::function<void(int64_t layer, const LayerStatistics&)>& sink, Context& ctx) {
+  const ModelConfig& config = teacher.config;
+  int64_t tokens = 0, largest = 0;
+  for (const Batch& batch : batches) {
+    tokens += static_cast<int64_t>(batch.tokens.size());
+    largest = std::max(largest, static_cast<int64_t>(batch.tokens.size()));
+  }
+  Arena planner = Arena::planner();
+  planner.tensor(tokens, config.hidden_size, teacher.dtype);
+  make_teacher_layer(config, largest, teacher.dtype, planner);
+  Arena arena(planner.used_bytes());
+  const Tensor residual = arena.tensor(tokens, config.hidden_size, teacher.dtype);
+  std::vector<SequenceBatch> sequences;
+  int64_t row = 0;
+  for (const Batch& batch : batches) {
+    sequences.emplace_back(config, batch.lengths);
+    embed(residual.row_range(row, sequences.back().tokens()), teacher, batch.tokens, ctx);
+    row += sequences.back().tokens();
+  }
+  for (size_t l = 0; l < teacher.blocks.size(); ++l) {
+    LayerStatistics statistics = make_statistics(config);
+    row = 0;
+    for (const SequenceBatch& batch : sequences) {
+      ArenaScope scope(arena);
+      TeacherLayer layer = make_teacher_layer(config, batch.tokens(), teacher.dtype, arena);
+      const Tensor boundary = residual.row_range(row, batch.tokens());
+      copy(layer.input, boundary);
+      teacher_layer_forward(layer, teacher.blocks[l], config, batch.view(), ctx);
+      accumulate(statistics, layer, ctx);
+      copy(boundary, layer.output);
+      row += batch.tokens();
+    }
+    finish(statistics, teacher.blocks[l].ffn.params[2]);
+    sink(static_cast<int64_t>(l), statistics);
+  }
+}
+
+}  // namespace tangram

@@ -1,0 +1,73 @@
+#include "distill/trainable.h"
+
+#include <cmath>
+
+#include "kernels/adamw.h"
+#include "kernels/clip.h"
+
+namespace tangram {
+
+TrainableTensor make_trainable(std::string name, Tensor weight, Tensor grad, bool decay, Arena& arena) {
+  const auto state = [&] { return arena.tensor(weight.rows, weight.cols, DType::f32); };
+  TrainableTensor t{.name = std::move(name),
+                    .weight = weight,
+                    .master = weight,
+                    .moment1 = {},
+                    .moment2 = {},
+                    .grad = grad,
+                    .decay = decay};
+  if (weight.dtype != DType::f32) t.master = state();
+  t.moment1 = state();
+  t.moment2 = state();
+  return t;
+}
+
+void start_training(Trainable& trainable) {
+  for (TrainableTensor& t : trainable.tensors) {
+    if (t.master.data != t.weight.data) copy(t.master, t.weight);
+    fill_zero(t.moment1);
+    fill_zero(t.moment2);
+  }
+}
+
+double optimiser_step(Trainable& trainable, const OptimiserOptions& options, double learning_rate, int64_t step,
+                      Context& ctx) {
+  std::vector<Tensor> grads;
+  for (const TrainableTensor& t : trainable.tensors) grads.push_back(t.grad);
+  const double norm = gradient_norm(grads, ctx);
+  if (!std::isfinite(norm)) return norm;
+
+  std::vector<AdamWTensor> tensors;
+  for (const TrainableTensor& t : trainable.tensors)
+    tensors.push_back({.master = t.master,
+                       .moment1 = t.moment1,
+                       .moment2 = t.moment2,
+                       .grad = t.grad,
+                       .copy = t.master.data == t.weight.data ? Tensor{} : t.weight,
+                       .weight_decay = t.decay ? options.weight_decay : 0});
+  adamw(tensors,
+        {.learning_rate = learning_rate,
+         .beta1 = options.beta1,
+         .beta2 = options.beta2,
+         .epsilon = options.epsilon,
+         .step = step,
+         .grad_scale = options.gradient_clip > 0 ? clip_factor(norm, options.gradient_clip) : 1.0},
+        ctx);
+  return norm;
+}
+
+void append_state(std::vector<NamedTensor>& tensors, const Trainable& trainable) {
+  for (const TrainableTensor& t : trainable.tensors) {
+    const std::string prefix = trainable.name + "/" + t.name + "/";
+    tensors.push_back({prefix + "master", t.master});
+    tensors.push_back({prefix + "moment1", t.moment1});
+    tensors.push_back({prefix + "moment2", t.moment2});
+  }
+}
+
+void restore_weights(Trainable& trainable) {
+  for (TrainableTensor& t : trainable.tensors)
+    if (t.master.data != t.weight.data) copy(t.weight, t.master);
+}
+
+}  // namespace tangram

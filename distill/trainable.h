@@ -1,0 +1,48 @@
+#pragma once
+#include <string>
+#include <vector>
+
+#include "blocks/model.h"
+#include "distill/schedule.h"
+
+namespace tangram {
+
+/// Hyper-parameters of AdamW with decoupled decay and of the clipping before it.
+struct OptimiserOptions {
+  double beta1 = 0.9, beta2 = 0.95, epsilon = 1e-8;
+  double weight_decay = 0.01;  ///< of matrices; norms are not decayed
+  double gradient_clip = 1.0;  ///< largest norm of the gradient of one Trainable; 0: no clipping
+};
+
+/// One weight tensor in training: its compute copy, and f32 state of the same shape.
+struct TrainableTensor {
+  std::string name;
+  Tensor weight;                  ///< T    what the forward pass reads
+  Tensor master;                  ///< f32  the weight itself where T is f32
+  Tensor moment1, moment2, grad;  ///< f32
+  bool decay = true;
+};
+
+/// Weights that are trained and clipped together: one variant of one layer, or a whole model.
+struct Trainable {
+  std::string name;
+  std::vector<TrainableTensor> tensors;
+};
+
+/// Optimiser state for `weight` from `arena` (master only where the weight is not f32); `grad` is the caller's.
+TrainableTensor make_trainable(std::string name, Tensor weight, Tensor grad, bool decay, Arena& arena);
+
+/// Copies the weights to their masters and clears the moments: the start of training.
+void start_training(Trainable& trainable);
+
+/// AdamW step number `step` (from 1) from the gradients, which are clipped together. Returns the norm before clipping.
+/// A gradient that is not finite changes nothing.
+double optimiser_step(Trainable& trainable, const OptimiserOptions& options, double learning_rate, int64_t step,
+                      Context& ctx);
+
+/// Masters and moments under `<trainable>/<tensor>/<master, moment1, moment2>`: what a checkpoint reads and writes.
+void append_state(std::vector<NamedTensor>& tensors, const Trainable& trainable);
+/// Computes the weights from masters that a checkpoint has filled.
+void restore_weights(Trainable& trainable);
+
+}  // namespace tangram

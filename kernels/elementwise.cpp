@@ -1,0 +1,21 @@
+#include "kernels/elementwise.h"
+
+#include "kernels/check.h"
+
+namespace tangram {
+
+void add(Tensor y, Tensor a, Tensor b, Context& ctx) {
+  check_tensor("a", a, y.rows, y.cols, y.dtype);
+  check_tensor("b", b, y.rows, y.cols, y.dtype);
+  dispatch(y.dtype, [&]<class T>() {
+#pragma omp parallel for num_threads(ctx.threads) schedule(static) if (y.rows > 1)
+    for (int64_t n = 0; n < y.rows; ++n) {
+      const T *an = a.row<T>(n), *bn = b.row<T>(n);
+      T* yn = y.row<T>(n);
+#pragma GCC ivdep
+      for (int64_t c = 0; c < y.cols; ++c) yn[c] = T(float(an[c]) + float(bn[c]));
+    }
+  });
+}
+
+}  // namespace tangram

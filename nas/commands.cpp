@@ -1,0 +1,175 @@
+#include "nas/commands.h"
+
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <nlohmann/json.hpp>
+
+#include "nas/units.h"
+
+namespace tangram {
+namespace {
+
+/// Options that every verb has.
+struct CommonOptions {
+  std::string device = "cpu";
+  int threads = 0;
+  bool json = false, quiet = false;
+};
+
+/// Options of the verbs that work on a config.
+struct RunOptions {
+  std::string config, run_dir;
+  std::vector<std::string> overrides;
+  bool again = false;
+};
+
+void add_common(CLI::App& app, CommonOptions& o) {
+  app.add_option("--device", o.device, "Where to compute")
+      ->check(CLI::IsMember({"cpu", "cuda"}))
+      ->capture_default_str();
+  app.add_option("--threads", o.threads, "Threads; 0: as many as the process may use")->check(CLI::Range(0, 4096));
+  app.add_flag("--json", o.json, "Print the result as JSON");
+  app.add_flag("--quiet", o.quiet, "Print no progress, only results and errors");
+}
+
+void add_run_options(CLI::App& app, RunOptions& o) {
+  app.add_option("CONFIG", o.config, "Search config, a YAML file")->required();
+  app.add_option("--run-dir", o.run_dir, "Folder of the run instead of the config's run_dir");
+  // One value each, so that the config may follow.
+  app.add_option("--set", o.overrides, "Override a key: --set distill.tokens=1e6; repeat for more")
+      ->type_name("KEY=VALUE")
+      ->expected(1)
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+}
+
+void print_results(std::FILE* out, bool json, const SearchConfig& config, const std::vector<StageResult>& results) {
+  const std::string run_dir = config.run_dir.lexically_proximate(std::filesystem::current_path()).string();
+  if (!json) {
+    fmt::print(out, "Results are in {}\n", run_dir);
+    return;
+  }
+  nlohmann::ordered_json stages = nlohmann::ordered_json::array();
+  for (const StageResult& r : results)
+    stages.push_back({{"name", r.name}, {"skipped", r.skipped}, {"seconds", r.seconds}});
+  fmt::print(out, "{}\n", nlohmann::ordered_json{{"run_dir", run_dir}, {"stages", stages}}.dump(2));
+}
+
+/// The parser of the whole command line, and what the chosen verb does. Not copied: options point into it.
+struct CommandLine {
+  CLI::App app{"Tangram turns a Llama model into a smaller one that keeps its limits", "tangram"};
+  CommonOptions common;
+  RunOptions run;
+  std::vector<std::pair<CLI::App*, std::function<void(const VerbInput&)>>> verbs;
+
+  CLI::App& add_verb(std::string_view name, std::string_view summary, std::string_view example) {
+    CLI::App& verb = *app.add_subcommand(std::string(name), std::string(summary));
+    verb.footer(fmt::format("Example:\n  {}", example));
+    add_common(verb, common);
+    return verb;
+  }
+};
+
+void add_stage_verb(CommandLine& line, std::string_view name, std::string_view summary, std::span<const Stage> stages,
+                    std::string_view only) {
+  CLI::App& verb = line.add_verb(name, summary, fmt::format("tangram {} configs/quickstart.yaml", name));
+  add_run_options(verb, line.run);
+  verb.add_flag("--again", line.run.again, "Run what is complete, too");
+  line.verbs.emplace_back(&verb, [&line, stages, only](const VerbInput& input) {
+    SearchConfig config = read_config(line.run.config, line.run.overrides);
+    if (!line.run.run_dir.empty()) config.run_dir = std::filesystem::absolute(line.run.run_dir).lexically_normal();
+    if (input.threads > 0) config.threads = input.threads;
+    Context ctx(Context::Options{.threads = static_cast<int>(config.threads)});
+    const std::vector<StageResult> results = run_pipeline(stages, config, {only, line.run.again}, ctx, input.console);
+    print_results(input.out, input.json, config, results);
+  });
+}
+
+/// A name may be a stage on a config and a verb on a model folder: `evaluate`. A YAML file among the arguments means
+/// the first, otherwise a folder the second.
+bool means_model(const std::vector<std::string>& arguments) {
+  const auto is_yaml = [](const std::string& a) { return a.ends_with(".yaml") || a.ends_with(".yml"); };
+  const auto is_folder = [](const std::string& a) { return std::filesystem::is_directory(a); };
+  return std::none_of(arguments.begin(), arguments.end(), is_yaml) &&
+         std::any_of(arguments.begin(), arguments.end(), is_folder);
+}
+
+void add_verbs(CommandLine& line, const std::vector<std::string>& arguments, std::span<const Stage> stages,
+               std::span<const ModelVerb> model_verbs) {
+  const auto on_model = [&](std::string_view name) {
+    return std::any_of(model_verbs.begin(), model_verbs.end(), [&](const ModelVerb& v) { return v.name == name; });
+  };
+  const auto is_stage = [&](std::string_view name) {
+    return std::any_of(stages.begin(), stages.end(), [&](const Stage& s) { return s.name == name; });
+  };
+  const bool model = means_model(arguments);
+  add_stage_verb(line, "run", "Run all stages of a search, from where it stands", stages, "");
+  for (const Stage& stage : stages)
+    if (!model || !on_model(stage.name)) add_stage_verb(line, stage.name, stage.summary, stages, stage.name);
+  for (const ModelVerb& model_verb : model_verbs) {
+    if (!model && is_stage(model_verb.name)) continue;
+    CLI::App& verb = line.add_verb(model_verb.name, model_verb.summary, model_verb.example);
+    line.verbs.emplace_back(&verb, model_verb.add(verb));
+  }
+}
+
+void check_verb(const std::vector<std::string>& arguments, const CommandLine& line) {
+  if (arguments.empty()) throw bad_input("no verb; tangram --help lists them");
+  if (arguments[0].starts_with("-")) return;
+  std::vector<std::string> names;
+  for (const auto& [verb, run] : line.verbs) names.push_back(verb->get_name());
+  if (std::find(names.begin(), names.end(), arguments[0]) == names.end())
+    throw unknown_name("verb", arguments[0], names);
+}
+
+void run_checked(const std::vector<std::string>& arguments, std::span<const Stage> stages,
+                 std::span<const ModelVerb> model_verbs, std::FILE* out, std::FILE* err) {
+  CommandLine line;
+  line.app.set_version_flag("--version", "tangram " TANGRAM_VERSION);
+  line.app.require_subcommand(1);
+  add_verbs(line, arguments, stages, model_verbs);
+  check_verb(arguments, line);
+  try {
+    line.app.parse(std::vector<std::string>(arguments.rbegin(), arguments.rend()));  // CLI11 takes them reversed
+  } catch (const CLI::Success& asked) {
+    // --help and --version arrive as exceptions, with their text written on exit.
+    std::ostringstream text, no_errors;
+    line.app.exit(asked, text, no_errors);
+    fmt::print(out, "{}", text.str());
+    return;
+  } catch (const CLI::ParseError& e) {
+    throw bad_input("{}; see tangram {} --help", e.what(), arguments[0].starts_with("-") ? "" : arguments[0]);
+  }
+  if (line.common.device == "cuda") throw bad_input("--device cuda: this build computes on the CPU only; allowed: cpu");
+
+  const auto chosen =
+      std::find_if(line.verbs.begin(), line.verbs.end(), [](const auto& verb) { return verb.first->parsed(); });
+  Console console(err, isatty(fileno(err)) == 1, line.common.quiet);
+  chosen->second({console, out, line.common.threads, line.common.json});
+  if (std::fflush(out) != 0) throw Error(fmt::format("writing the result: {}", std::strerror(errno)));
+}
+
+}  // namespace
+
+int run_command_line(const std::vector<std::string>& arguments, std::span<const Stage> stages,
+                     std::span<const ModelVerb> model_verbs, std::FILE* out, std::FILE* err) {
+  const auto fail = [&](std::string_view message, Failure failure) {
+    fmt::print(err, "tangram: {}\n", message);
+    return static_cast<int>(failure);
+  };
+  try {
+    run_checked(arguments, stages, model_verbs, out, err);
+    return 0;
+  } catch (const Error& e) {
+    return fail(e.what(), e.failure);
+  } catch (const std::bad_alloc&) {
+    return fail("out of memory", Failure::failed);
+  } catch (const std::exception& e) {
+    return fail(e.what(), Failure::failed);
+  }
+}
+
+}  // namespace tangram

@@ -1,0 +1,383 @@
+#include "nas/config.h"
+
+#include <algorithm>
+#include <sstream>
+
+#include "nas/config_reader.h"
+#include "nas/config_writer.h"
+#include "nas/digest.h"
+
+namespace tangram {
+namespace {
+
+constexpr double kMostTokens = 1e15;
+constexpr double kMostSize = 1 << 20;  // of a model's dimension and of a sequence; keeps products inside 64 bits
+constexpr std::string_view kDTypeNames[] = {"f32", "bf16"};
+constexpr std::string_view kInitNames[] = {"prune", "least_squares", "random"};
+constexpr std::string_view kTargetNames[] = {"subblock", "block"};
+constexpr std::string_view kHardwareNames[] = {"this"};
+constexpr std::string_view kExportNames[] = {"huggingface"};
+
+}  // namespace
+
+// describe(visitor, struct) names the keys of a section once, for ConfigReader and ConfigWriter. In namespace tangram,
+// so that the visitors find it.
+
+template <class V>
+static void describe(V& v, TrainingConfig& c) {
+  v.count("tokens", c.tokens, within(1, kMostTokens));
+  v.count("batch_tokens", c.batch_tokens, within(1, kMostTokens));
+  v.count("micro_batches", c.micro_batches, within(1, 1 << 20));
+  v.number("learning_rate", c.learning_rate, {.low = 0, .high = 1, .above_low = true});
+  v.fraction("warmup", c.warmup, within(0, 1));
+  v.fraction("decay_start", c.decay_start, within(0, 1));
+  v.fraction("final_learning_rate", c.final_learning_rate, within(0, 1));
+  v.number("beta1", c.optimiser.beta1, within(0, 0.9999));
+  v.number("beta2", c.optimiser.beta2, within(0, 0.99999));
+  v.number("epsilon", c.optimiser.epsilon, {.low = 0, .high = 1, .above_low = true});
+  v.number("weight_decay", c.optimiser.weight_decay, within(0, 10));
+  v.number("clip", c.optimiser.gradient_clip, at_least(0));
+  v.choice("dtype", c.dtype, kDTypeNames);
+}
+
+template <class V>
+static void describe(V& v, ModelConfig& c) {
+  for (const char* key : {"hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"})
+    v.require(key);
+  v.count("hidden_size", c.hidden_size, within(1, kMostSize));
+  v.count("intermediate_size", c.intermediate_size, within(1, kMostSize));
+  v.count("num_hidden_layers", c.num_hidden_layers, within(1, 1024));
+  v.count("num_attention_heads", c.num_attention_heads, within(1, kMostSize));
+  v.count("num_key_value_heads", c.num_key_value_heads, within(1, kMostSize));
+  v.count("head_dim", c.head_dim, within(1, 1024));
+  v.number("rms_norm_eps", c.rms_norm_eps, within(1e-12, 0.1));
+  v.number("rope_theta", c.rope_theta, within(1, 1e12));
+  v.flag("tie_word_embeddings", c.tie_word_embeddings);
+}
+
+template <class V>
+static void describe(V& v, PretrainConfig& c) {
+  v.require("model");
+  v.section("model", c.model);
+  describe(v, c.training);
+  v.number("prompt_weight", c.prompt_weight, within(0, 1));
+}
+
+template <class V>
+static void describe(V& v, TeacherConfig& c) {
+  v.require("pretrain");
+  v.section("pretrain", c.pretrain);
+}
+
+template <class V>
+static void describe(V& v, SkillsConfig& c) {
+  v.count("seed", c.seed, within(0, 0x1p53));
+  v.count("train_tokens", c.train_tokens, within(1, kMostTokens));
+  v.count("validation_tokens", c.validation_tokens, within(1, kMostTokens));
+}
+
+template <class V>
+static void describe(V& v, DataConfig& c) {
+  v.paths("train", c.train);
+  v.paths("validation", c.validation);
+  v.section("skills", c.skills);
+  v.count("sequence_length", c.sequence_length, within(2, kMostSize));
+}
+
+template <class V>
+static void describe(V& v, PairConfig& c) {
+  v.require("attention");
+  v.require("ffn");
+  v.text("attention", c.attention);
+  v.text("ffn", c.ffn);
+}
+
+template <class V>
+static void describe(V& v, SearchSpaceConfig& c) {
+  v.texts("attention", c.attention);
+  v.texts("ffn", c.ffn);
+  v.sections("pairs", c.pairs);
+  v.counts("spans", c.spans, within(1, 1024));
+}
+
+template <class V>
+static void describe(V& v, DistillConfig& c) {
+  describe(v, c.training);
+  v.choice("init", c.init, kInitNames);
+  v.choice("target", c.target, kTargetNames);
+}
+
+template <class V>
+static void describe(V& v, ScoreConfig& c) {
+  v.count("tokens", c.tokens, within(1, kMostTokens));
+  v.choice("objective", c.objective, kMetricNames);
+}
+
+template <class V>
+static void describe(V& v, Scenario& c) {
+  for (const char* key : {"input_tokens", "output_tokens", "concurrency"}) v.require(key);
+  v.count("input_tokens", c.input_tokens, within(1, kMostSize));
+  v.count("output_tokens", c.output_tokens, within(1, kMostSize));
+  v.count("concurrency", c.concurrency, within(1, kMostSize));
+  v.choice("precision", c.precision, kDTypeNames);
+}
+
+template <class V>
+static void describe(V& v, TargetConfig& c) {
+  v.name("name", c.name);
+  v.limit("memory", c.memory, parse_bytes, "bytes such as 60 GiB");
+  v.limit("parameters", c.parameters, parse_number, "a count such as 49e9");
+  v.limits("throughput", c.throughput, parse_number, "tokens per second such as 2500");
+  v.limits("latency", c.latency, parse_seconds, "a duration such as 3 s or 250 ms");
+}
+
+template <class V>
+static void describe(V& v, SolutionsConfig& c) {
+  v.count("count", c.count, within(1, 1000));
+  v.fraction("min_difference", c.min_difference, within(0, 1));
+}
+
+template <class V>
+static void describe(V& v, BaselinesConfig& c) {
+  v.flag("greedy", c.greedy);
+  v.flag("uniform", c.uniform);
+  v.flag("largest_parameter", c.largest_parameter);
+  v.count("random", c.random, within(0, 1000));
+  v.choices("objectives", c.objectives, kMetricNames);
+}
+
+template <class V>
+static void describe(V& v, GkdLossWeights& c) {
+  v.number("cosine", c.cosine, at_least(0));
+  v.number("kl", c.kl, at_least(0));
+  v.number("lm", c.cross_entropy, at_least(0));
+}
+
+template <class V>
+static void describe(V& v, UptrainConfig& c) {
+  describe(v, c.training);
+  v.section("loss", c.loss);
+}
+
+template <class V>
+static void describe(V& v, EvaluateConfig& c) {
+  v.count("tokens", c.tokens, within(1, kMostTokens));
+  v.count("skill_sequences", c.skill_sequences, within(1, 1e9));
+  v.flag("without_distillation", c.without_distillation);
+}
+
+template <class V>
+static void describe(V& v, SearchConfig& c) {
+  v.require("teacher");
+  v.require("data");
+  v.path_or_section("teacher", c.teacher.folder, c.teacher);
+  v.section("data", c.data);
+  v.section("search_space", c.search_space);
+  v.section("distill", c.distill);
+  v.section("score", c.score);
+  v.named_sections("scenarios", c.scenarios);
+  v.choice("hardware", c.hardware, kHardwareNames);
+  v.sections("constraints", c.constraints);
+  v.section("solutions", c.solutions);
+  v.section("baselines", c.baselines);
+  v.section("uptrain", c.uptrain);
+  v.section("evaluate", c.evaluate);
+  v.choices("export", c.exports, kExportNames);
+  v.path("run_dir", c.run_dir);
+  v.count("seed", c.seed, within(0, 0x1p53));
+  v.count("threads", c.threads, within(0, 4096));
+  v.seconds("checkpoint", c.checkpoint_seconds, {.low = 0, .high = 86400, .above_low = true});
+}
+
+namespace {
+
+/// `place: key: message` for what only a look at several keys can tell.
+template <class... Args>
+Error impossible(const SearchConfig& c, std::string_view key, fmt::format_string<Args...> format, Args&&... args) {
+  return bad_input("{}: {}: {}", place_of(c, key), key, fmt::format(format, std::forward<Args>(args)...));
+}
+
+void check_training(const SearchConfig& c, const std::string& key, const TrainingConfig& t) {
+  const int64_t T = c.data.sequence_length;
+  if (t.batch_tokens % t.micro_batches != 0 || t.batch_tokens / t.micro_batches % T != 0)
+    throw impossible(
+        c, key + ".batch_tokens", "{} is not {} micro_batches of whole sequences of {} tokens; the nearest is {}",
+        t.batch_tokens, t.micro_batches, T,
+        std::max<int64_t>(1, (t.batch_tokens + T * t.micro_batches / 2) / (T * t.micro_batches)) * T * t.micro_batches);
+  if (t.tokens < t.batch_tokens)
+    throw impossible(c, key + ".tokens", "{} is less than one batch of {}", t.tokens, t.batch_tokens);
+}
+
+void check_data(const SearchConfig& c) {
+  const DataConfig& data = c.data;
+  if (data.skills && !(data.train.empty() && data.validation.empty()))
+    throw impossible(c, "data.skills", "excludes data.train and data.validation; give one of the two");
+  if (!data.skills && data.train.empty()) throw impossible(c, "data.train", "no file; or give data.skills");
+  if (!data.skills && data.validation.empty())
+    throw impossible(c, "data.validation", "no file; scores and losses need text that was not trained on");
+}
+
+void check_pretrain(const SearchConfig& c, PretrainConfig& pretrain) {
+  const std::string key = "teacher.pretrain";
+  ModelConfig& m = pretrain.model;
+  if (m.num_key_value_heads == 0) m.num_key_value_heads = m.num_attention_heads;
+  if (m.head_dim == 0) {
+    if (m.hidden_size % m.num_attention_heads != 0)
+      throw impossible(c, key + ".model.num_attention_heads", "{} does not divide hidden_size {}; or give head_dim",
+                       m.num_attention_heads, m.hidden_size);
+    m.head_dim = m.hidden_size / m.num_attention_heads;
+  }
+  if (m.num_attention_heads % m.num_key_value_heads != 0)
+    throw impossible(c, key + ".model.num_key_value_heads", "{} does not divide num_attention_heads {}",
+                     m.num_key_value_heads, m.num_attention_heads);
+  if (m.head_dim % 2 != 0)
+    throw impossible(c, key + ".model.head_dim", "{} is odd; rotary embedding turns pairs of channels", m.head_dim);
+  m.max_position_embeddings = c.data.sequence_length;
+  check_training(c, key, pretrain.training);
+}
+
+void check_constraints(const SearchConfig& c) {
+  std::vector<std::string> scenarios, names;
+  for (const Scenario& scenario : c.scenarios) scenarios.push_back(scenario.name);
+  const bool is_list = c.source.find("constraints") && !c.source.find("constraints")->value.items.empty();
+  for (size_t i = 0; i < c.constraints.size(); ++i) {
+    const TargetConfig& target = c.constraints[i];
+    const std::string key = is_list ? fmt::format("constraints.{}", i) : "constraints";
+    if (std::find(names.begin(), names.end(), target.name) != names.end())
+      throw impossible(c, key, "a second target is called '{}'; give each its name", target.name);
+    names.push_back(target.name);
+    if (!target.memory && !target.parameters && target.throughput.empty() && target.latency.empty())
+      throw impossible(c, key, "no limit; allowed: memory, parameters, throughput, latency");
+    if (target.memory && scenarios.empty())
+      throw impossible(c, key + ".memory", "needs a scenario, whose KV cache it counts; give scenarios");
+    for (const auto& [limits, what] : {std::pair(&target.throughput, ".throughput"), {&target.latency, ".latency"}})
+      for (const auto& [name, limit] : *limits)
+        if (std::find(scenarios.begin(), scenarios.end(), name) == scenarios.end())
+          throw impossible(c, key + what + "." + name, "{}", unknown_name("scenario", name, scenarios).what());
+  }
+}
+
+void check(SearchConfig& c) {
+  check_data(c);
+  if (c.teacher.pretrain) check_pretrain(c, *c.teacher.pretrain);
+  check_training(c, "distill", c.distill.training);
+  check_training(c, "uptrain", c.uptrain.training);
+  check_constraints(c);
+  for (const int64_t span : c.search_space.spans)
+    if (span != 1)
+      throw impossible(c, "search_space.spans", "{}: a block that stands for several layers is not supported yet",
+                       span);
+  const GkdLossWeights& loss = c.uptrain.loss;
+  if (loss.cosine == 0 && loss.kl == 0 && loss.cross_entropy == 0)
+    throw impossible(c, "uptrain.loss", "all weights are 0; one of cosine, kl, lm has to be more");
+}
+
+std::string write(const SearchConfig& config, ConfigWriter::SpellPath spell_path) {
+  ConfigWriter writer(std::move(spell_path));
+  // Visitors take a mutable struct because a reader fills it; a writer only looks.
+  describe(writer, const_cast<SearchConfig&>(config));
+  return writer.yaml;
+}
+
+SearchConfig make_config(YamlNode source, const std::filesystem::path& folder, std::span<const std::string> overrides) {
+  SearchConfig config;
+  for (const std::string& assignment : overrides) set_yaml(source, assignment);
+  config.source = std::move(source);
+  ConfigReader reader(config.source, "", folder);
+  describe(reader, config);
+  reader.finish();
+  check(config);
+  return config;
+}
+
+}  // namespace
+
+SearchConfig read_config(const std::filesystem::path& path, std::span<const std::string> overrides) {
+  SearchConfig config = make_config(read_yaml(path), std::filesystem::absolute(path).parent_path(), overrides);
+  if (config.run_dir.empty()) config.run_dir = std::filesystem::absolute("runs") / path.stem();
+  return config;
+}
+
+SearchConfig parse_config(std::string_view text, const std::string& name, const std::filesystem::path& folder,
+                          std::span<const std::string> overrides) {
+  return make_config(parse_yaml(text, name), folder, overrides);
+}
+
+std::string write_config(const SearchConfig& config, const std::filesystem::path& folder) {
+  return write(config, [&](const std::filesystem::path& p) { return p.lexically_proximate(folder).string(); });
+}
+
+std::map<std::string, std::string> config_sections(const SearchConfig& config) {
+  SearchConfig without_run_dir = config;
+  without_run_dir.run_dir.clear();
+  std::map<std::string, std::string> sections;
+  std::string* section = nullptr;
+  std::istringstream lines(write(without_run_dir, fingerprint));
+  for (std::string line; std::getline(lines, line);) {
+    if (!line.starts_with(' ')) section = &sections[line.substr(0, line.find(':'))];
+    *section += line + '\n';
+  }
+  return sections;
+}
+
+void check_inputs(const SearchConfig& config) {
+  const auto check_exists = [&](const std::string& key, const std::filesystem::path& path) {
+    if (!path.empty() && !exists(path)) throw impossible(config, key, "no file or folder '{}'", path.string());
+  };
+  check_exists("teacher", config.teacher.folder);
+  for (size_t i = 0; i < config.data.train.size(); ++i)
+    check_exists(fmt::format("data.train.{}", i), config.data.train[i]);
+  for (size_t i = 0; i < config.data.validation.size(); ++i)
+    check_exists(fmt::format("data.validation.{}", i), config.data.validation[i]);
+}
+
+std::string place_of(const SearchConfig& config, std::string_view key_path) {
+  const YamlNode* node = &config.source;
+  std::string place = config.source.where;
+  while (!key_path.empty()) {
+    const std::string_view key = key_path.substr(0, key_path.find('.'));
+    key_path.remove_prefix(std::min(key_path.size(), key.size() + 1));
+    if (node->kind == YamlNode::Kind::list) {
+      const std::optional<int64_t> index = parse_count(key);
+      if (!index || *index >= static_cast<int64_t>(node->items.size())) break;
+      node = &node->items[static_cast<size_t>(*index)];
+    } else {
+      const YamlEntry* entry = node->find(key);
+      if (!entry) break;
+      node = &entry->value;
+    }
+    place = node->where;
+  }
+  return place;
+}
+
+SearchSpace search_space(const SearchConfig& config, const ModelConfig& teacher) {
+  const auto choice_of = [&](Subblock subblock, const std::string& text, const std::string& key) {
+    try {
+      return parse_choice(subblock, text, teacher);
+    } catch (const Error& e) {
+      throw impossible(config, key, "{}", e.what());
+    }
+  };
+  const auto choices_of = [&](Subblock subblock, const std::vector<std::string>& texts) {
+    std::vector<Choice> choices = {teacher_choice(subblock, teacher)};
+    for (size_t i = 0; i < texts.size(); ++i) {
+      const Choice choice = choice_of(subblock, texts[i], fmt::format("search_space.{}.{}", name_of(subblock), i));
+      if (std::find(choices.begin(), choices.end(), choice) == choices.end()) choices.push_back(choice);
+    }
+    return choices;
+  };
+  SearchSpace space = {choices_of(Subblock::attention, config.search_space.attention),
+                       choices_of(Subblock::ffn, config.search_space.ffn),
+                       {}};
+  for (size_t i = 0; i < config.search_space.pairs.size(); ++i) {
+    const PairConfig& pair = config.search_space.pairs[i];
+    const std::string key = fmt::format("search_space.pairs.{}", i);
+    const BlockChoice block = {choice_of(Subblock::attention, pair.attention, key + ".attention"),
+                               choice_of(Subblock::ffn, pair.ffn, key + ".ffn")};
+    if (std::find(space.pairs.begin(), space.pairs.end(), block) == space.pairs.end()) space.pairs.push_back(block);
+  }
+  return space;
+}
+
+}  // namespace tangram

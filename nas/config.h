@@ -1,0 +1,170 @@
+#pragma once
+#include <filesystem>
+#include <map>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "blocks/architecture.h"
+#include "distill/bld.h"
+#include "distill/gkd.h"
+#include "nas/units.h"
+#include "nas/yaml.h"
+#include "puzzle/replace_one.h"
+#include "puzzle/scenario.h"
+
+namespace tangram {
+
+/// How one training run goes; shared by pre-training, blockwise and global distillation. The learning rate rises over
+/// the first `warmup` of the steps, stays until `decay_start`, and falls linearly to `final_learning_rate` of itself.
+struct TrainingConfig {
+  int64_t tokens = 100'000'000;
+  int64_t batch_tokens = 65'536;  ///< of one optimiser step
+  int64_t micro_batches = 1;      ///< parts of a batch whose gradients are summed
+  double learning_rate = 1e-4;
+  double warmup = 0.05;            ///< part of the steps
+  double decay_start = 0.05;       ///< part of the steps
+  double final_learning_rate = 0;  ///< part of learning_rate
+  OptimiserOptions optimiser;
+  DType dtype = DType::f32;  ///< of weights and activations; masters and moments are f32
+};
+
+/// A teacher that Tangram trains itself, on data.skills or data.train.
+struct PretrainConfig {
+  ModelConfig model;  ///< vocabulary and special tokens are the tokenizer's
+  TrainingConfig training;
+  double prompt_weight = 1;  ///< loss weight of the tokens that are no answer; answers have 1
+};
+
+struct TeacherConfig {
+  std::filesystem::path folder;  ///< Hugging Face folder; empty if `pretrain` is given
+  std::optional<PretrainConfig> pretrain;
+};
+
+/// The corpus of exactly checkable skills that Tangram generates.
+struct SkillsConfig {
+  uint64_t seed = 1;
+  int64_t train_tokens = 4'000'000;
+  int64_t validation_tokens = 100'000;
+};
+
+struct DataConfig {
+  std::vector<std::filesystem::path> train, validation;  ///< .jsonl ("text"), .txt or token shards
+  std::optional<SkillsConfig> skills;                    ///< instead of files
+  int64_t sequence_length = 2048;
+};
+
+/// Variants of one subblock of a pair, as in SearchSpaceConfig.
+struct PairConfig {
+  std::string attention, ffn;
+};
+
+/// Spelled as `parse_choice` reads them; the teacher's own subblocks are always options too.
+struct SearchSpaceConfig {
+  std::vector<std::string> attention, ffn;
+  std::vector<PairConfig> pairs;     ///< trained and scored together
+  std::vector<int64_t> spans = {1};  ///< numbers of layers that one block may stand for; only 1 so far
+};
+
+struct DistillConfig {
+  TrainingConfig training;
+  Init init = Init::least_squares;
+  BldTarget target = BldTarget::subblock;
+};
+
+struct ScoreConfig {
+  int64_t tokens = 1'000'000;
+  Metric objective = Metric::kl_divergence;  ///< what the search makes best
+};
+
+/// Limits that one student has to keep. Memory holds in every scenario.
+struct TargetConfig {
+  std::string name = "student";
+  std::optional<Limit> memory;              ///< bytes
+  std::optional<Limit> parameters;          ///< count
+  std::map<std::string, Limit> throughput;  ///< scenario -> at least so many output tokens per second
+  std::map<std::string, Limit> latency;     ///< scenario -> at most so many seconds for all of it
+};
+
+struct SolutionsConfig {
+  int64_t count = 1;
+  double min_difference = 0.2;  ///< part of the layers in which any two solutions differ
+};
+
+/// Students that are chosen in simpler ways under the same limits, for comparison.
+struct BaselinesConfig {
+  bool greedy = true, uniform = true, largest_parameter = true;
+  int64_t random = 0;              ///< how many random ones
+  std::vector<Metric> objectives;  ///< the MIP again, by these scores
+};
+
+struct UptrainConfig {
+  TrainingConfig training;
+  GkdLossWeights loss;
+};
+
+struct EvaluateConfig {
+  int64_t tokens = 1'000'000;
+  int64_t skill_sequences = 256;      ///< a skill, where the data are data.skills
+  bool without_distillation = false;  ///< the students with their variants as they were initialised, too
+};
+
+enum class Hardware : uint8_t { this_machine };
+enum class ExportFormat : uint8_t { huggingface };
+
+/// One search config, checked. The member initialisers are the defaults.
+struct SearchConfig {
+  TeacherConfig teacher;
+  DataConfig data;
+  SearchSpaceConfig search_space;
+  DistillConfig distill;
+  ScoreConfig score;
+  std::vector<Scenario> scenarios;
+  Hardware hardware = Hardware::this_machine;
+  std::vector<TargetConfig> constraints;
+  SolutionsConfig solutions;
+  BaselinesConfig baselines;
+  UptrainConfig uptrain;
+  EvaluateConfig evaluate;
+  std::vector<ExportFormat> exports = {ExportFormat::huggingface};
+  std::filesystem::path run_dir;  ///< default: runs/<name of the config> below the working directory
+  uint64_t seed = 0;
+  int64_t threads = 0;              ///< 0: as many as the process may use
+  double checkpoint_seconds = 300;  ///< between two checkpoints of a training run
+
+  YamlNode source;  ///< what it was read from, for messages
+};
+
+/// Reads and checks a config; `overrides` are `key.path=value` and come from --set. Throws Error (bad_input) naming
+/// file, line, key, what was found and what is allowed.
+SearchConfig read_config(const std::filesystem::path& path, std::span<const std::string> overrides = {});
+
+/// read_config of a text, with no default for run_dir. Relative paths are relative to `folder`; `name` stands for the
+/// text in messages.
+SearchConfig parse_config(std::string_view text, const std::string& name, const std::filesystem::path& folder,
+                          std::span<const std::string> overrides = {});
+
+/// Throws Error naming place and key of a teacher or text that is not there.
+void check_inputs(const SearchConfig& config);
+
+/// The config in effect as YAML that read_config reads back; paths are written relative to `folder`.
+std::string write_config(const SearchConfig& config, const std::filesystem::path& folder);
+
+/// The text of every top-level key but run_dir, defaults too, with paths replaced by the fingerprint of what they name.
+/// What a stage makes depends on nothing else of the config than the texts of the keys it reads.
+std::map<std::string, std::string> config_sections(const SearchConfig& config);
+
+/// Where the config has `key.path` (list items by number), for a message; the config's name if it is a default.
+std::string place_of(const SearchConfig& config, std::string_view key_path);
+
+/// The search space of one teacher, duplicates removed, its own subblocks first.
+struct SearchSpace {
+  std::vector<Choice> attention, ffn;
+  std::vector<BlockChoice> pairs;
+};
+
+/// Throws Error naming place and key of a variant that this teacher does not have.
+SearchSpace search_space(const SearchConfig& config, const ModelConfig& teacher);
+
+}  // namespace tangram

@@ -1,0 +1,29 @@
+#pragma once
+#include <CLI/App.hpp>
+#include <cstdio>
+#include <functional>
+#include <span>
+#include <string_view>
+
+#include "nas/progress.h"
+
+namespace tangram {
+
+/// What every verb gets from the command line's common options.
+struct VerbInput {
+  Console& console;
+  std::FILE* out;  ///< for the result
+  int threads;     ///< 0: as many as the process may use
+  bool json;       ///< the result as JSON
+};
+
+/// A verb that works on a model folder, such as `tangram inspect FOLDER`.
+struct ModelVerb {
+  std::string_view name, summary, example;
+  /// Adds the verb's own options to `app` and returns what runs it after they were read.
+  std::function<void(const VerbInput&)> (*add)(CLI::App& app);
+};
+
+std::span<const ModelVerb> all_model_verbs();
+
+}  // namespace tangram

@@ -1,0 +1,69 @@
+#include <algorithm>
+#include <chrono>
+
+#include "nas/digest.h"
+#include "nas/stages.h"
+#include "nas/units.h"
+
+namespace tangram {
+namespace {
+
+using Sections = std::map<std::string, std::string>;
+
+/// Digest of all that the stage reads.
+std::string input_digest(const Stage& stage, const Sections& sections, const RunDirectory& run) {
+  Digest digest;
+  for (const std::string_view key : stage.keys)
+    if (const auto section = sections.find(std::string(key)); section != sections.end()) digest.add(section->second);
+  for (const std::string_view earlier : stage.after) digest.add(run.output_digest(earlier));
+  return digest.text();
+}
+
+/// The first of the stages that `stage` reads from, directly or not, that has to run; null if there is none.
+const Stage* missing_predecessor(const Stage& stage, std::span<const Stage> stages, const Sections& sections,
+                                 const RunDirectory& run) {
+  for (const Stage& earlier : stages) {
+    if (std::find(stage.after.begin(), stage.after.end(), earlier.name) == stage.after.end()) continue;
+    if (const Stage* missing = missing_predecessor(earlier, stages, sections, run)) return missing;
+    if (!run.reason_to_run(earlier.name, input_digest(earlier, sections, run)).empty()) return &earlier;
+  }
+  return nullptr;
+}
+
+}  // namespace
+
+std::vector<StageResult> run_pipeline(std::span<const Stage> stages, const SearchConfig& config,
+                                      const PipelineOptions& options, Context& ctx, Console& console) {
+  check_inputs(config);
+  const Sections sections = config_sections(config);
+  Digest teacher;
+  teacher.add(sections.at("teacher"));
+  RunDirectory run(config.run_dir, teacher.text());
+  write_file(run.root / "config.yaml", write_config(config, run.root));
+
+  std::vector<StageResult> results;
+  for (const Stage& stage : stages) {
+    if (!options.only.empty() && stage.name != options.only) continue;
+    if (const Stage* missing = missing_predecessor(stage, stages, sections, run))
+      throw bad_input("{}: {} reads what {} makes, and that is to be run first: tangram {} CONFIG.yaml",
+                      run.root.string(), stage.name, missing->name, missing->name);
+    const std::string inputs = input_digest(stage, sections, run);
+    const std::string reason = run.reason_to_run(stage.name, inputs);
+    if (reason.empty() && !options.again) {
+      console.say("{}: complete", stage.name);
+      results.push_back({stage.name, true, 0});
+      continue;
+    }
+    console.say("{}: {}", stage.name, reason.empty() ? "again, as asked" : reason);
+    const auto start = std::chrono::steady_clock::now();
+    const std::vector<std::filesystem::path> outputs =
+        stage.run({config, run.root, run.begin(stage.name, inputs), ctx, console});
+    run.complete(stage.name, inputs, outputs);
+    const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
+    console.say("{}: done in {}", stage.name, format_seconds(took.count()));
+    results.push_back({stage.name, false, took.count()});
+  }
+  return results;
+}
+
+}  // namespace tangram

@@ -1,0 +1,53 @@
+#pragma once
+#include <filesystem>
+#include <span>
+#include <string_view>
+#include <vector>
+
+#include "kernels/context.h"
+#include "nas/config.h"
+#include "nas/progress.h"
+#include "nas/run_directory.h"
+
+namespace tangram {
+
+/// What a stage works with.
+struct StageInput {
+  const SearchConfig& config;
+  const std::filesystem::path& run_dir;
+  std::filesystem::path work;  ///< its own folder: checkpoints here outlive a kill, and go when the stage is complete
+  Context& ctx;
+  Console& console;
+};
+
+/// One step of the pipeline. It reads keys of the config and what earlier stages wrote, and nothing else: it runs again
+/// exactly when one of those has changed.
+struct Stage {
+  std::string_view name, summary;
+  std::vector<std::string_view> keys;   ///< top-level keys of the config that its result depends on
+  std::vector<std::string_view> after;  ///< the stages whose files it reads
+  /// Does the work, from the last checkpoint in `work` if there is one, and returns the files and folders it wrote
+  /// below `run_dir`.
+  std::vector<std::filesystem::path> (*run)(const StageInput&);
+};
+
+/// The pipeline in order; every stage comes behind those it reads from.
+std::span<const Stage> all_stages();
+
+/// What became of a stage.
+struct StageResult {
+  std::string_view name;
+  bool skipped;    ///< it was complete
+  double seconds;  ///< that it took, if not
+};
+
+struct PipelineOptions {
+  std::string_view only;  ///< one stage, whose predecessors have to be complete; empty: all
+  bool again = false;     ///< run what is complete, too
+};
+
+/// Runs stages of `stages` in a run directory that belongs to the config's teacher, skipping what is complete.
+std::vector<StageResult> run_pipeline(std::span<const Stage> stages, const SearchConfig& config,
+                                      const PipelineOptions& options, Context& ctx, Console& console);
+
+}  // namespace tangram

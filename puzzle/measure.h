@@ -1,0 +1,31 @@
+#pragma once
+#include <functional>
+#include <vector>
+
+#include "blocks/model.h"
+#include "puzzle/scenario.h"
+
+namespace tangram {
+
+/// Seconds that a part of a model takes in one scenario, for all its sequences together.
+struct Runtime {
+  double prefill_seconds = 0;  ///< all input tokens of all sequences
+  double decode_seconds = 0;   ///< all output tokens of all sequences, one step after the other
+};
+
+struct MeasureOptions {
+  int64_t prefill_tokens_at_most = 4096;  ///< sequences of more tokens are measured in part and scaled
+  int decode_points = 3;                  ///< context lengths at which a step is timed, from first to last output token
+  int repeats = 5;                        ///< the median of so many timings counts
+};
+
+/// Times one subblock with the model's own inference path (norm, variant, residual addition) on weights of random
+/// values: prefill of `input_tokens` for `concurrency` sequences, and decode steps of all sequences at a few context
+/// lengths, integrated over the output tokens by the trapezoid rule.
+Runtime measure_subblock(const Choice& choice, const ModelConfig& config, DType dtype, const Scenario& scenario,
+                         const MeasureOptions& options, Context& ctx);
+
+/// The same for what is outside the blocks: embedding, final norm and head (of the last token of a prompt only).
+Runtime measure_outside(const Model& model, const Scenario& scenario, const MeasureOptions& options, Context& ctx);
+
+}  // namespace tangram

@@ -1,0 +1,122 @@
+#include "puzzle/replace_one.h"
+
+#include <cmath>
+
+#include "kernels/cosine.h"
+#include "kernels/elementwise.h"
+#include "kernels/head_loss.h"
+
+namespace tangram {
+namespace {
+
+int64_t memory_bytes(const Model& teacher, int64_t tokens) {
+  Arena planner = Arena::planner();
+  for (size_t i = 0; i < 2 * teacher.blocks.size() + 2; ++i)
+    planner.tensor(tokens, teacher.config.hidden_size, teacher.dtype);
+  return planner.used_bytes();
+}
+
+// x += f(norm(x)) with the subblock of `weights`.
+void apply_subblock(Tensor x, const SubblockWeights& weights, const ModelConfig& config, const Sequences& sequences,
+                    Context& ctx) {
+  if (weights.choice.variant->no_op) return;
+  ArenaScope scope(ctx.scratch);
+  const Tensor y = ctx.scratch.tensor(x.rows, x.cols, x.dtype);
+  SubblockActivations activations = make_activations(weights.choice, config, x.rows, x.dtype, ctx.scratch);
+  subblock_forward(y, activations, x, weights, config, sequences, ctx);
+  add(x, x, y, ctx);
+}
+
+}  // namespace
+
+ReplaceOneScorer::ReplaceOneScorer(const Model& teacher, int64_t batch_tokens, Context& ctx)
+    : teacher_(teacher), ctx_(ctx), memory_(memory_bytes(teacher, batch_tokens)) {}
+
+void ReplaceOneScorer::start_batch(const ScoringBatch& batch) {
+  batch_ = batch;
+  const auto N = static_cast<int64_t>(batch.tokens.size());
+  const ModelConfig& config = teacher_.config;
+  CHECK(batch.sequence_length > 0 && N % batch.sequence_length == 0, "{} tokens in sequences of {}", N,
+        batch.sequence_length);
+  sequences_.emplace(config, batch.lengths);
+  memory_.rewind(0);
+  residual_.clear();
+  hidden_ = memory_.tensor(N, config.hidden_size, teacher_.dtype);
+  x_ = memory_.tensor(N, config.hidden_size, teacher_.dtype);
+  embed(x_, teacher_, batch.tokens, ctx_);
+  for (const BlockWeights& block : teacher_.blocks)
+    for (Subblock s : {Subblock::attention, Subblock::ffn}) {
+      residual_.push_back(memory_.tensor(N, config.hidden_size, teacher_.dtype));
+      copy(residual_.back(), x_);
+      apply_subblock(x_, block.of(s), config, sequences_->view(), ctx_);
+    }
+  final_norm_forward(hidden_, teacher_, x_, ctx_);
+}
+
+SequenceMetrics ReplaceOneScorer::teacher_metrics() { return measure(hidden_); }
+
+SequenceMetrics ReplaceOneScorer::score(const LibraryEntry& entry) {
+  const Replacement& r = entry.replacement;
+  CHECK(r.layer_count == 1, "{}: only replacements of one layer are scored", r.name());
+  const ModelConfig& config = teacher_.config;
+  const size_t first = 2 * static_cast<size_t>(r.first_layer) + (entry.attention ? 0 : 1);
+  copy(x_, residual_[first]);
+  for (size_t i = first; i < residual_.size(); ++i) {
+    const auto layer = static_cast<int64_t>(i / 2);
+    const Subblock s = i % 2 == 0 ? Subblock::attention : Subblock::ffn;
+    const bool replaced = layer == r.first_layer && entry.of(s);
+    const SubblockWeights& weights = replaced ? *entry.of(s) : teacher_.blocks[i / 2].of(s);
+    apply_subblock(x_, weights, config, sequences_->view(), ctx_);
+  }
+  final_norm_forward(x_, teacher_, x_, ctx_);
+  return measure(x_);
+}
+
+SequenceMetrics ReplaceOneScorer::measure(Tensor hidden) {
+  return sequence_metrics(hidden, teacher_, hidden_, teacher_, batch_, ctx_);
+}
+
+SequenceMetrics sequence_metrics(Tensor student_hidden, const Model& student, Tensor teacher_hidden,
+                                 const Model& teacher, const ScoringBatch& batch, Context& ctx) {
+  const int64_t N = student_hidden.rows;
+  ArenaScope scope(ctx.scratch);
+  const Tensor cross_entropy = ctx.scratch.tensor(1, N, DType::f32), kl = ctx.scratch.tensor(1, N, DType::f32);
+  const Tensor rank = ctx.scratch.tensor(1, N, DType::i32), cosine = ctx.scratch.tensor(1, N, DType::f32);
+  head_loss_forward({.cross_entropy = cross_entropy, .kl = kl, .greedy = {}, .teacher_rank = rank},
+                    {.student = {student_hidden, student.head},
+                     .teacher = Head{teacher_hidden, teacher.head},
+                     .targets = batch.targets},
+                    ctx);
+  cosine_forward(cosine, student_hidden, teacher_hidden, ctx);
+
+  SequenceMetrics metrics(static_cast<size_t>(N / batch.sequence_length), MetricValues{});
+  for (size_t s = 0; s < metrics.size(); ++s) {
+    int64_t with_target = 0;
+    const int64_t first = static_cast<int64_t>(s) * batch.sequence_length;
+    MetricValues& m = metrics[s];
+    for (int64_t n = first; n < first + batch.sequence_length; ++n) {
+      with_target += batch.targets[static_cast<size_t>(n)] >= 0;
+      const int32_t place = rank.as<int32_t>()[n];
+      m[size_t(Metric::kl_divergence)] += double(kl.as<float>()[n]);
+      m[size_t(Metric::lm_loss)] += double(cross_entropy.as<float>()[n]);
+      m[size_t(Metric::top_1)] += place < 1;
+      m[size_t(Metric::top_5)] += place < 5;
+      m[size_t(Metric::top_10)] += place < 10;
+      m[size_t(Metric::hidden_cosine)] += double(cosine.as<float>()[n]);
+    }
+    for (size_t i = 0; i < kMetricCount; ++i)
+      m[i] /= i == size_t(Metric::lm_loss) ? double(std::max<int64_t>(with_target, 1)) : double(batch.sequence_length);
+  }
+  return metrics;
+}
+
+MeanAndError mean_and_error(std::span<const double> values) {
+  const auto n = double(values.size());
+  if (values.empty()) return {};
+  double mean = 0, squares = 0;
+  for (double v : values) mean += v / n;
+  for (double v : values) squares += (v - mean) * (v - mean);
+  return {mean, values.size() > 1 ? std::sqrt(squares / (n - 1) / n) : 0};
+}
+
+}  // namespace tangram

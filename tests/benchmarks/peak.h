@@ -1,0 +1,31 @@
+#pragma once
+#include <chrono>
+
+#include "kernels/context.h"
+
+namespace tangram {
+
+/// Seconds of the fastest of `repeats` calls: on a shared machine the least disturbed one.
+template <class F>
+double best_seconds(int repeats, F&& call) {
+  double best = 0;
+  for (int r = 0; r < repeats; ++r) {
+    const auto start = std::chrono::steady_clock::now();
+    call();
+    const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    if (r == 0 || seconds < best) best = seconds;
+  }
+  return best;
+}
+
+/// What this machine can do, in units that the benchmarks compare with.
+struct Peak {
+  double f32_gflops, bf16_gflops;  ///< a (2048, 2048) x (2048, 2048) product of `matmul`
+  double read_gb_per_s;            ///< every thread of the context sums its part of 512 MiB
+};
+
+double matmul_gflops(DType dtype, Context& ctx);
+double read_gb_per_s(Context& ctx);
+Peak measure_peak(Context& ctx);
+
+}  // namespace tangram

@@ -1,0 +1,58 @@
+#pragma once
+#include <cmath>
+#include <limits>
+
+#include "kernels/arena.h"
+#include "kernels/random.h"
+
+namespace tangram {
+
+inline double get(Tensor x, int64_t r, int64_t c) {
+  return x.dtype == DType::f32 ? double(x.row<float>(r)[c]) : double(float(x.row<bf16>(r)[c]));
+}
+
+inline void set(Tensor x, int64_t r, int64_t c, double value) {
+  dispatch(x.dtype, [&]<class T>() { x.row<T>(r)[c] = T(float(value)); });
+}
+
+/// Columns of a wider matrix: an unaligned start, and NaN before and after every row, which spoils the result of
+/// whoever reads it.
+inline Tensor strided_tensor(Arena& arena, int64_t rows, int64_t cols, DType dtype) {
+  const Tensor wide = arena.tensor(rows, cols + 3, dtype);
+  for (int64_t r = 0; r < rows; ++r)
+    for (int64_t c = 0; c < wide.cols; ++c) set(wide, r, c, std::numeric_limits<double>::quiet_NaN());
+  return wide.col_range(1, cols);
+}
+
+/// The same, filled with normal values.
+inline Tensor random_tensor(Arena& arena, int64_t rows, int64_t cols, DType dtype, uint64_t seed) {
+  const Tensor x = strided_tensor(arena, rows, cols, dtype);
+  for (int64_t r = 0; r < rows; ++r)
+    for (int64_t c = 0; c < cols; ++c) set(x, r, c, random_normal(seed, uint64_t(r), uint64_t(c)));
+  return x;
+}
+
+/// The same shape, gaps and values elsewhere.
+inline Tensor clone(Arena& arena, Tensor x) {
+  const Tensor y = strided_tensor(arena, x.rows, x.cols, x.dtype);
+  copy(y, x);
+  return y;
+}
+
+/// Whether the elements beside every row of a strided_tensor were left alone.
+inline bool gaps_intact(Tensor x) {
+  for (int64_t r = 0; r < x.rows; ++r)
+    for (const int64_t c : {int64_t{-1}, x.cols, x.cols + 1})
+      if (!std::isnan(get(x, r, c))) return false;
+  return true;
+}
+
+inline bool same_bytes(Tensor a, Tensor b) {
+  for (int64_t r = 0; r < a.rows; ++r)
+    if (std::memcmp(static_cast<char*>(a.data) + r * a.stride * size_of(a.dtype),
+                    static_cast<char*>(b.data) + r * b.stride * size_of(b.dtype), size_t(a.cols * size_of(a.dtype))))
+      return false;
+  return a.same_shape(b) && a.dtype == b.dtype;
+}
+
+}  // namespace tangram
