@@ -34,7 +34,7 @@ struct BldTrainer::Layer {
   int64_t index;
   Group attention{.subblock = Subblock::attention, .input_weight = {}, .input_grad = {}, .students = {}};
   Group ffn{.subblock = Subblock::ffn, .input_weight = {}, .input_grad = {}, .students = {}};
-  std::vector<Pair> pairs;
+  std::vector<Pair> pairs{};
 };
 
 namespace {

@@ -49,7 +49,7 @@ void GkdTrainer::lay_out(Arena& state) {
   trainable_ = {.name = "student", .tensors = {}};
   int64_t used = 0;
   for (const NamedTensor& t : named_tensors(student_)) {
-    const Tensor grad = grads_.flat.col_range(used, t.tensor.size());
+    const Tensor grad = grads_.flat.col_range(used, t.tensor.size()).reshape(t.tensor.rows, t.tensor.cols);
     used += t.tensor.size();
     const bool is_matrix = t.tensor.rows > 1;  // norms are not decayed
     trainable_.tensors.push_back(make_trainable(t.name, t.tensor, grad, is_matrix, state));

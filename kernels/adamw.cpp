@@ -13,9 +13,10 @@ constexpr int64_t kBlock = 2048;  // elements: master, moments, gradient and cop
 
 struct Coefficients {
   float grad_scale, beta1, beta2;
-  float keep;        // 1 - lr * weight_decay
-  float step_size;   // lr / (1 - beta1^step)
-  float root_scale;  // (1 - beta2^step)^-1/2
+  float rest1, rest2;  // 1 - beta, which f32 would get from beta with few digits
+  float decay;         // lr * weight_decay
+  float step_size;     // lr / (1 - beta1^step)
+  float root_scale;    // (1 - beta2^step)^-1/2
   float epsilon;
 };
 
@@ -24,7 +25,9 @@ Coefficients coefficients(const AdamWTensor& t, const AdamWStep& s) {
   return {.grad_scale = float(s.grad_scale),
           .beta1 = float(s.beta1),
           .beta2 = float(s.beta2),
-          .keep = float(1 - rate * t.weight_decay),
+          .rest1 = float(1 - s.beta1),
+          .rest2 = float(1 - s.beta2),
+          .decay = float(rate * t.weight_decay),
           .step_size = float(rate / (1 - std::pow(s.beta1, step))),
           .root_scale = float(1 / std::sqrt(1 - std::pow(s.beta2, step))),
           .epsilon = float(s.epsilon)};
@@ -34,9 +37,9 @@ void update(float* w, float* m, float* v, const float* grad, int64_t count, cons
 #pragma GCC ivdep
   for (int64_t i = 0; i < count; ++i) {
     const float g = k.grad_scale * grad[i];
-    m[i] = k.beta1 * m[i] + (1 - k.beta1) * g;
-    v[i] = k.beta2 * v[i] + (1 - k.beta2) * g * g;
-    w[i] = k.keep * w[i] - k.step_size * m[i] / (k.root_scale * fast_sqrt(v[i]) + k.epsilon);
+    m[i] = k.beta1 * m[i] + k.rest1 * g;
+    v[i] = k.beta2 * v[i] + k.rest2 * g * g;
+    w[i] -= k.decay * w[i] + k.step_size * m[i] / (k.root_scale * fast_sqrt(v[i]) + k.epsilon);
   }
 }
 

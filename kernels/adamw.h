@@ -30,8 +30,9 @@ struct AdamWStep {
 ///   g = grad_scale * grad     m = beta1 m + (1 - beta1) g     v = beta2 v + (1 - beta2) g^2     lr = rate * factor
 ///   w = w - lr * (weight_decay * w + m / (1 - beta1^step) / (sqrt(v / (1 - beta2^step)) + epsilon))     copy = w
 ///
-/// The result does not depend on the number of threads. A gradient that is not finite spoils the weights: look at
-/// gradient_norm first. Throws Error if a shape or dtype disagrees or an option is out of range.
+/// The result does not depend on the number of threads. A gradient that is not finite, or whose square is not in f32,
+/// spoils the weights: look at gradient_norm first. Throws Error if a shape or dtype disagrees or an option is out of
+/// range.
 void adamw(std::span<const AdamWTensor> tensors, const AdamWStep& step, Context& ctx);
 
 }  // namespace tangram

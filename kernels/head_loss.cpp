@@ -109,10 +109,10 @@ struct Pass {
   int64_t vocab;
   Tile tile;
   bool want_top;
-  Tensor logits, teacher_logits;  ///< (tile.tokens, tile.vocab)  f32
-  Tensor dlogits;                 ///< like logits, T; the same memory if T is f32
-  Tensor dhidden;                 ///< (tile.tokens, H)  f32
-  TokenState* states;             ///< (tile.tokens)
+  Tensor logits{}, teacher_logits{};  ///< (tile.tokens, tile.vocab)  f32
+  Tensor dlogits{};                   ///< like logits, T; the same memory if T is f32
+  Tensor dhidden{};                   ///< (tile.tokens, H)  f32
+  TokenState* states = nullptr;       ///< (tile.tokens)
 
   int32_t target(int64_t n) const { return in.targets.empty() ? -1 : in.targets[n]; }
   int64_t last_chunk() const { return (vocab - 1) / tile.vocab * tile.vocab; }
@@ -121,8 +121,12 @@ struct Pass {
 Pass make_pass(const HeadLosses& out, const HeadInputs& in, bool backward, Context& ctx) {
   const Tensor hidden = in.student.hidden;
   const Tile tile = tile_of(in, backward);
-  Pass pass{out, in, ctx,    in.student.weight.values.rows, tile, out.greedy.data || out.teacher_rank.data, {}, {},
-            {},  {}, nullptr};
+  Pass pass{.out = out,
+            .in = in,
+            .ctx = ctx,
+            .vocab = in.student.weight.values.rows,
+            .tile = tile,
+            .want_top = out.greedy.data || out.teacher_rank.data};
   pass.logits = ctx.scratch.tensor(tile.tokens, tile.vocab, DType::f32);
   if (in.teacher) pass.teacher_logits = ctx.scratch.tensor(tile.tokens, tile.vocab, DType::f32);
   pass.states = ctx.scratch.tensor(tile.tokens, sizeof(TokenState), DType::u8).as<TokenState>();

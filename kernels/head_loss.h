@@ -13,11 +13,13 @@ struct Head {
   Weight weight;  ///< (V, H)  T
 };
 
-/// What the losses are computed from. Teacher and student share N and V; H and T may differ.
+/// What the losses are computed from. Teacher and student share N and V; H and T may differ. Give a teacher only where
+/// a result needs it: its logits are computed, too. A smaller tile costs nothing forward; backward it does where the
+/// whole vocabulary no longer fits beside 64 tokens, for the logits are then computed twice.
 struct HeadInputs {
   Head student;
-  std::optional<Head> teacher;
-  std::span<const int32_t> targets;         ///< (N) the true next token; < 0: not counted. Empty: no cross-entropy.
+  std::optional<Head> teacher = {};
+  std::span<const int32_t> targets = {};    ///< (N) the true next token; < 0: not counted. Empty: no cross-entropy.
   int64_t tile_bytes = int64_t{128} << 20;  ///< logits in memory at one time; at least 512 of one token are held
 };
 
@@ -30,10 +32,10 @@ struct HeadInputs {
 ///
 /// Of equal logits the lower id is the larger.
 struct HeadLosses {
-  Tensor cross_entropy;  ///< (1, N)  f32
-  Tensor kl;             ///< (1, N)  f32   KL(teacher || student), in nats; rounding may take it 1e-6 below 0
-  Tensor greedy;         ///< (1, N)  i32
-  Tensor teacher_rank;   ///< (1, N)  i32   top-k agreement is teacher_rank < k, for k up to kHeadTopTokens
+  Tensor cross_entropy = {};  ///< (1, N)  f32
+  Tensor kl = {};             ///< (1, N)  f32   KL(teacher || student), in nats; rounding may take it 1e-6 below 0
+  Tensor greedy = {};         ///< (1, N)  i32
+  Tensor teacher_rank = {};   ///< (1, N)  i32   top-k agreement is teacher_rank < k, for k up to kHeadTopTokens
 };
 inline constexpr int kHeadTopTokens = 10;
 
@@ -52,9 +54,9 @@ void head_loss_forward(const HeadLosses& out, const HeadInputs& in, Context& ctx
 ///
 /// Averages belong into the scales.
 struct HeadObjective {
-  float cross_entropy_scale = 0;   ///< needs targets, unless 0
-  float kl_scale = 0;              ///< needs a teacher, unless 0
-  std::span<const float> weights;  ///< (N); empty: all 1
+  float cross_entropy_scale = 0;        ///< needs targets, unless 0
+  float kl_scale = 0;                   ///< needs a teacher, unless 0
+  std::span<const float> weights = {};  ///< (N); empty: all 1
 };
 
 /// head_loss_forward, and in the same pass the gradient of the objective to the student, with p and y the student's

@@ -72,16 +72,14 @@ int32_t sample_token(Tensor logits, const SamplingOptions& options, double unifo
     ids.erase(ids.begin(), kept);
   }
 
+  if (std::ssize(ids) < V) std::sort(ids.begin(), ids.end());
   const double target = uniform * total(ids, weights);
   double sum = 0;
-  int32_t chosen = best;
   for (const int32_t id : ids) {
-    if (weights[id] == 0) continue;
-    chosen = id;
     sum += weights[id];
-    if (target < sum) break;
+    if (target < sum) return id;
   }
-  return chosen;
+  return best;  // not reached: uniform is below 1, so target is below what the sum comes to
 }
 
 }  // namespace tangram

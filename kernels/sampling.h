@@ -10,7 +10,8 @@ struct SamplingOptions {
   double top_p = 1;       ///< of those, the fewest of the largest whose probabilities sum to top_p at least
 };
 
-/// The id of the next token.
+/// The id of the next token: of those that the options leave, in the order of ids, the first at which the sum of the
+/// probabilities exceeds `uniform`.
 ///
 ///   logits   (1, V)  f32   -infinity forbids a token
 ///   uniform                in [0, 1), from random_uniform: the result is a pure function of the arguments

@@ -137,13 +137,11 @@ void ConfigReader::finish() const {
 }
 
 size_t ConfigReader::index_of(const YamlNode& node, const std::string& path, std::span<const std::string_view> names) {
-  const std::string& word = scalar_of(node, path, fmt::format("{}", fmt::join(names, ", ")));
-  const auto found = std::find(names.begin(), names.end(), word);
-  if (found == names.end()) {
-    const std::vector<std::string> known(names.begin(), names.end());
-    throw bad_input("{}: {}: {}", node.where, path, unknown_name("value", word, known).what());
-  }
-  return static_cast<size_t>(found - names.begin());
+  const std::vector<std::string> known(names.begin(), names.end());
+  const std::string word = node.kind == YamlNode::Kind::scalar ? node.scalar : describe_found(node);
+  const auto found = std::find(known.begin(), known.end(), word);
+  if (found == known.end()) throw bad_input("{}: {}: {}", node.where, path, unknown_name("value", word, known).what());
+  return static_cast<size_t>(found - known.begin());
 }
 
 void ConfigReader::check_map(const YamlNode& node, const std::string& path) {

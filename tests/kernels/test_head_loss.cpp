@@ -232,9 +232,9 @@ TEST(HeadLoss, HandValues) {
   const HeadInputs in{.student = {view_of(hidden.data(), 1, 1), view_of(head.data(), 2, 1)},
                       .teacher = Head{view_of(hidden.data(), 1, 1), view_of(teacher.data(), 2, 1)},
                       .targets = targets};
-  head_loss_forward_backward({view_of(ce.data(), 1, 1), view_of(kl.data(), 1, 1), {}, {}},
+  head_loss_forward_backward({.cross_entropy = view_of(ce.data(), 1, 1), .kl = view_of(kl.data(), 1, 1)},
                              view_of(dhidden.data(), 1, 1), view_of(dweight.data(), 2, 1), in,
-                             {.cross_entropy_scale = 1, .kl_scale = 0, .weights = {}}, ctx);
+                             {.cross_entropy_scale = 1}, ctx);
   EXPECT_FLOAT_EQ(ce[0], std::log(4.0f));
   EXPECT_FLOAT_EQ(kl[0], 0.5f * std::log(4.0f / 3));  // ln(1/2) - ln(3/4) / 2 - ln(1/4) / 2
   EXPECT_FLOAT_EQ(dweight[0], 0.75f);
@@ -291,8 +291,7 @@ TEST(HeadLoss, TeacherAndHeadGradientAreOptional) {
   p.run();
   const Tensor ce = p.result(F), dhidden = p.arena.tensor(p.c.N, p.c.H, F);
   p.in.teacher.reset();
-  head_loss_forward_backward({.cross_entropy = ce, .kl = {}, .greedy = {}, .teacher_rank = {}}, dhidden, {}, p.in,
-                             p.objective, p.ctx);
+  head_loss_forward_backward({.cross_entropy = ce}, dhidden, {}, p.in, p.objective, p.ctx);
   for (int64_t n = 0; n < p.c.N; ++n) {
     EXPECT_EQ(ce.as<float>()[n], p.out.cross_entropy.as<float>()[n]);
     for (int64_t h = 0; h < p.c.H; ++h) EXPECT_EQ(at(dhidden, n, h), at(p.dhidden, n, h));

@@ -1,0 +1,335 @@
+#include <algorithm>
+#include <fstream>
+#include <initializer_list>
+#include <nlohmann/json.hpp>
+
+#include "blocks/tokenizer.h"
+#include "blocks/unicode.h"
+#include "kernels/error.h"
+
+namespace tangram {
+namespace {
+
+using json = nlohmann::json;
+
+constexpr size_t kMaxFile = size_t(64) << 20;  // the largest in use, of 262,144 tokens, has 33 MB
+constexpr int kMaxDepth = 32;
+constexpr int64_t kMaxVocab = 1 << 20;
+constexpr size_t kMaxAddedToken = 1024;  // bytes
+
+constexpr const char* kGpt2Pattern =
+    R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)";
+
+json parse_json(std::string_view text, const std::string& name) {
+  if (text.size() > kMaxFile) throw bad_input("{}: {} bytes; at most {}", name, text.size(), kMaxFile);
+  const auto check_depth = [&](int depth, json::parse_event_t, json&) {
+    if (depth > kMaxDepth) throw bad_input("{}: nested deeper than {} levels", name, kMaxDepth);
+    return true;
+  };
+  try {
+    return json::parse(text, check_depth);
+  } catch (const json::exception& e) {
+    throw bad_input("{}: {}", name, e.what());
+  }
+}
+
+// A value of the file and where it stands, for messages. A key that is absent is null.
+struct Node {
+  const json& value;
+  std::string path;
+
+  [[noreturn]] void refuse(const std::string& what) const { throw bad_input("{}: {}", path, what); }
+
+  bool null() const { return value.is_null(); }
+
+  Node operator[](const char* key) const {
+    static const json absent;
+    if (!value.is_object()) refuse(fmt::format("{} where an object is expected", value.type_name()));
+    const auto found = value.find(key);
+    return {found == value.end() ? absent : *found, fmt::format("{}.{}", path, key)};
+  }
+
+  std::vector<Node> items() const {
+    if (!value.is_array()) refuse(fmt::format("{} where an array is expected", value.type_name()));
+    std::vector<Node> nodes;
+    for (size_t i = 0; i < value.size(); ++i) nodes.push_back({value[i], fmt::format("{}[{}]", path, i)});
+    return nodes;
+  }
+
+  std::string text() const {
+    if (!value.is_string()) refuse(fmt::format("{} where a string is expected", value.type_name()));
+    return value.get<std::string>();
+  }
+
+  bool flag(bool absent) const {
+    if (null()) return absent;
+    if (!value.is_boolean()) refuse(fmt::format("{} where true or false is expected", value.type_name()));
+    return value.get<bool>();
+  }
+
+  int64_t integer(int64_t most) const {
+    if (!value.is_number_unsigned() || value.get<uint64_t>() > uint64_t(most))
+      refuse(fmt::format("{} where a whole number from 0 to {} is expected", value.dump(), most));
+    return value.get<int64_t>();
+  }
+
+  void allow_keys(std::initializer_list<std::string_view> known) const {
+    for (const auto& [key, ignored] : value.items())
+      if (std::find(known.begin(), known.end(), key) == known.end())
+        refuse(fmt::format("the key '{}' is not supported; supported: {}", key, fmt::join(known, ", ")));
+  }
+
+  [[noreturn]] void refuse_type(std::string_view supported) const {
+    refuse(fmt::format("the type '{}' is not supported; supported: {}", (*this)["type"].text(), supported));
+  }
+};
+
+// The steps of a Sequence, in Sequences too; a step by itself is a sequence of one, null of none.
+void flatten(std::vector<Node>& steps, const Node& node, const char* list) {
+  if (node.null()) return;
+  if (node["type"].text() != "Sequence") return steps.push_back(node);
+  node.allow_keys({"type", list});
+  for (const Node& step : node[list].items()) flatten(steps, step, list);
+}
+
+std::vector<Node> flatten(const Node& node, const char* list) {
+  std::vector<Node> steps;
+  flatten(steps, node, list);
+  return steps;
+}
+
+// GPT-2's spelling of bytes: those that print, as themselves; the others, in order, as U+0100 and up.
+std::array<std::string, 256> byte_spellings() {
+  std::array<std::string, 256> spelling;
+  int next = 0x100;
+  for (int byte = 0; byte < 256; ++byte) {
+    const bool prints = (byte >= 0x21 && byte <= 0x7E) || (byte >= 0xA1 && byte != 0xAD);
+    const int code_point = prints ? byte : next++;
+    if (code_point < 0x80)
+      spelling[byte] = {char(code_point)};
+    else
+      spelling[byte] = {char(0xC0 | code_point >> 6), char(0x80 | (code_point & 0x3F))};
+  }
+  return spelling;
+}
+
+// The bytes that a byte-level token spells; nothing if it has a character that spells none.
+std::optional<std::string> spelled_bytes(std::string_view text, const StringMap<char>& byte_of) {
+  std::string bytes;
+  for (size_t i = 0; i < text.size();) {
+    const std::string_view character = text.substr(i, utf8_step(text.substr(i)).bytes);
+    const auto found = byte_of.find(character);
+    if (found == byte_of.end()) return {};
+    bytes += found->second;
+    i += character.size();
+  }
+  return bytes;
+}
+
+// The byte of <0x00> to <0xFF>; -1 if `text` is not of that form.
+int fallback_byte(std::string_view text) {
+  if (text.size() != 6 || !text.starts_with("<0x") || text[5] != '>') return -1;
+  if (!std::isxdigit(uint8_t(text[3])) || !std::isxdigit(uint8_t(text[4]))) return -1;
+  return std::stoi(std::string(text.substr(3, 2)), nullptr, 16);
+}
+
+// Gives `text` the id, unless another text has it.
+void name_token(Tokenizer& t, int64_t id, const std::string& text, const std::string& path) {
+  if (text.empty()) throw bad_input("{}: the token of id {} is empty", path, id);
+  if (id >= int64_t(t.tokens.size())) t.tokens.resize(id + 1);
+  std::string& known = t.tokens[id].text;
+  if (!known.empty() && known != text) throw bad_input("{}: the id {} is that of '{}' and of '{}'", path, id, known, text);
+  known = text;
+}
+
+void read_vocab(Tokenizer& t, const Node& node) {
+  if (!node.value.is_object()) node.refuse("an object of tokens and ids is expected");
+  t.vocab.reserve(node.value.size());
+  for (const auto& [text, id] : node.value.items()) {
+    const int64_t number = Node{id, node.path + "." + text}.integer(kMaxVocab - 1);
+    name_token(t, number, text, node.path);
+    t.vocab.emplace(text, int32_t(number));
+  }
+}
+
+void read_merges(Tokenizer& t, const Node& node) {
+  if (!node.value.is_array()) node.refuse("an array of merges is expected");
+  const auto refuse = [&](size_t i, std::string_view what) {
+    throw bad_input("{}[{}]: {} {}", node.path, i, node.value[i].dump(), what);
+  };
+  t.merges.reserve(node.value.size());
+  for (size_t i = 0; i < node.value.size(); ++i) {
+    const json& merge = node.value[i];
+    std::string left, right;
+    if (merge.is_string()) {
+      const std::string pair = merge.get<std::string>();
+      const size_t space = pair.find(' ');
+      if (space == pair.npos || pair.find(' ', space + 1) != pair.npos) refuse(i, "must be two tokens and one space");
+      left = pair.substr(0, space), right = pair.substr(space + 1);
+    } else if (merge.is_array() && merge.size() == 2 && merge[0].is_string() && merge[1].is_string()) {
+      left = merge[0].get<std::string>(), right = merge[1].get<std::string>();
+    } else {
+      refuse(i, "must be \"a b\" or [\"a\", \"b\"]");
+    }
+    const auto a = t.vocab.find(left), b = t.vocab.find(right), both = t.vocab.find(left + right);
+    if (a == t.vocab.end() || b == t.vocab.end() || both == t.vocab.end())
+      refuse(i, "merges or makes a token that is not in the vocabulary");
+    t.merges.insert_or_assign(merge_key(a->second, b->second), Merge{int32_t(i), both->second});
+  }
+}
+
+void read_model(Tokenizer& t, const Node& model) {
+  const Node type = model["type"];  // absent in files of old
+  if (!type.null() && type.text() != "BPE") model.refuse_type("BPE");
+  model.allow_keys({"type", "dropout", "unk_token", "continuing_subword_prefix", "end_of_word_suffix", "fuse_unk",
+                    "byte_fallback", "ignore_merges", "vocab", "merges"});
+  const Node dropout = model["dropout"];
+  if (!dropout.null() && dropout.value != 0) dropout.refuse("dropout is not supported; supported: null or 0");
+  for (const char* key : {"continuing_subword_prefix", "end_of_word_suffix"})
+    if (const Node affix = model[key]; !affix.null() && !affix.text().empty())
+      affix.refuse("only null or \"\" is supported");
+
+  read_vocab(t, model["vocab"]);
+  read_merges(t, model["merges"]);
+  t.ignore_merges = model["ignore_merges"].flag(false);
+  t.fuse_unk = model["fuse_unk"].flag(false);
+  if (const Node unk = model["unk_token"]; !unk.null()) {
+    const auto found = t.vocab.find(unk.text());
+    if (found == t.vocab.end()) unk.refuse(fmt::format("'{}' is not in the vocabulary", unk.text()));
+    t.unk_id = found->second;
+  }
+  t.byte_tokens.fill(-1);
+  t.byte_fallback = model["byte_fallback"].flag(false);
+  for (int byte = 0; byte < 256 && t.byte_fallback; ++byte) {
+    const std::string text = fmt::format("<0x{:02X}>", byte);
+    const auto found = t.vocab.find(text);
+    if (found == t.vocab.end()) model["byte_fallback"].refuse(fmt::format("needs the token {} in the vocabulary", text));
+    t.byte_tokens[byte] = found->second;
+  }
+}
+
+void read_normalizer(Tokenizer& t, const Node& node) {
+  for (const Node& step : flatten(node, "normalizers")) {
+    const std::string type = step["type"].text();
+    if (type == "Prepend") {
+      step.allow_keys({"type", "prepend"});
+      t.normalizer.push_back({{}, step["prepend"].text()});
+    } else if (type == "Replace") {
+      step.allow_keys({"type", "pattern", "content"});
+      step["pattern"].allow_keys({"String"});
+      t.normalizer.push_back({step["pattern"]["String"].text(), step["content"].text()});
+      if (t.normalizer.back().from->empty()) step["pattern"].refuse("the text to replace is empty");
+    } else {
+      step.refuse_type("Prepend, Replace, Sequence");
+    }
+  }
+}
+
+Metaspace read_metaspace(const Node& node) {
+  node.allow_keys({"type", "replacement", "str_rep", "add_prefix_space", "prepend_scheme", "split"});
+  Metaspace m{node["replacement"].text(), Metaspace::Prepend::always, node["split"].flag(true)};
+  if (m.replacement.empty()) node["replacement"].refuse("empty");
+  const Node scheme = node["prepend_scheme"];
+  const std::string name = scheme.null() ? node["add_prefix_space"].flag(true) ? "always" : "never" : scheme.text();
+  if (name == "never")
+    m.prepend = Metaspace::Prepend::never;
+  else if (name == "first")
+    m.prepend = Metaspace::Prepend::first;
+  else if (name != "always")
+    scheme.refuse(fmt::format("'{}' is not supported; supported: always, first, never", name));
+  return m;
+}
+
+void read_pre_tokenizer(Tokenizer& t, const Node& node) {
+  const std::vector<Node> steps = flatten(node, "pretokenizers");
+  for (const Node& step : steps) {
+    const std::string type = step["type"].text();
+    if (t.byte_level || t.metaspace) step.refuse("a step after ByteLevel or Metaspace is not supported");
+    if (type == "Split") {
+      step.allow_keys({"type", "pattern", "behavior", "invert"});
+      step["pattern"].allow_keys({"Regex"});
+      if (step["behavior"].text() != "Isolated") step["behavior"].refuse("only Isolated is supported");
+      if (step["invert"].flag(false)) step["invert"].refuse("only false is supported");
+      t.splits.emplace_back(step["pattern"]["Regex"].text());
+    } else if (type == "ByteLevel") {
+      step.allow_keys({"type", "add_prefix_space", "trim_offsets", "use_regex"});
+      t.byte_level = true;
+      t.add_prefix_space = step["add_prefix_space"].flag(true);
+      if (t.add_prefix_space && !t.splits.empty()) step["add_prefix_space"].refuse("only false is supported after Split");
+      if (step["use_regex"].flag(true)) t.splits.emplace_back(kGpt2Pattern);
+    } else if (type == "Metaspace" && steps.size() == 1) {
+      t.metaspace = read_metaspace(step);
+    } else {
+      step.refuse_type("ByteLevel, Sequence of Split and ByteLevel, Metaspace by itself");
+    }
+  }
+}
+
+void read_added_tokens(Tokenizer& t, const Node& node) {
+  if (node.null()) return;
+  for (const Node& added : node.items()) {
+    added.allow_keys({"id", "content", "single_word", "lstrip", "rstrip", "normalized", "special"});
+    const int32_t id = int32_t(added["id"].integer(kMaxVocab - 1));
+    const std::string text = added["content"].text();
+    for (const char* key : {"single_word", "lstrip", "rstrip"})
+      if (added[key].flag(false)) added[key].refuse("only false is supported");
+    if (text.size() > kMaxAddedToken) added["content"].refuse(fmt::format("over {} bytes", kMaxAddedToken));
+    if (const auto known = t.vocab.find(text); known != t.vocab.end() && known->second != id)
+      added["id"].refuse(fmt::format("'{}' has the id {} in model.vocab", text, known->second));
+    name_token(t, id, text, added.path);
+    t.tokens[id].special = added["special"].flag(false);
+    const bool normalized = added["normalized"].flag(!t.tokens[id].special);
+    std::string pattern = text;
+    if (normalized)
+      for (const Rewrite& step : t.normalizer) pattern = apply(step, pattern);
+    (normalized ? t.added_normalized : t.added).tokens.emplace_back(pattern, id);
+  }
+  for (TokenFinder* finder : {&t.added, &t.added_normalized}) {
+    std::sort(finder->tokens.begin(), finder->tokens.end());
+    for (size_t i = 1; i < finder->tokens.size(); ++i)
+      if (finder->tokens[i].first == finder->tokens[i - 1].first)
+        node.refuse(fmt::format("'{}' twice", finder->tokens[i].first));
+  }
+}
+
+void read_post_processor(Tokenizer& t, const Node& node) {
+  for (const Node& step : flatten(node, "processors")) {
+    const std::string type = step["type"].text();
+    if (type == "ByteLevel") continue;  // it moves offsets, not ids
+    if (type != "TemplateProcessing") step.refuse_type("TemplateProcessing, ByteLevel, Sequence");
+    std::vector<int32_t> prefix;
+    for (const Node& part : step["single"].items()) {
+      if (part.value.contains("Sequence")) break;
+      const std::string name = part["SpecialToken"]["id"].text();
+      for (const Node& id : step["special_tokens"][name.c_str()]["ids"].items()) {
+        prefix.push_back(int32_t(id.integer(kMaxVocab - 1)));
+        if (prefix.back() >= int64_t(t.tokens.size()) || t.tokens[prefix.back()].text.empty())
+          id.refuse("no token has this id");
+      }
+    }
+    t.prefix.insert(t.prefix.begin(), prefix.begin(), prefix.end());  // a later step works on the earlier one's result
+  }
+  if (t.prefix.size() == 1) t.bos_id = t.prefix[0];
+}
+
+void read_decoder(Tokenizer& t, const Node& node) {
+  const std::vector<Node> steps = flatten(node, "decoders");
+  const bool byte_level = steps.size() == 1 && steps[0]["type"].text() == "ByteLevel";
+  if (byte_level != t.byte_level) node.refuse("the decoder must be ByteLevel if and only if the pre_tokenizer is");
+  for (Token& token : t.tokens) token.bytes = token.text;
+  if (byte_level) return;
+  int stage = 0;  // of Replace, ByteFallback, Fuse, Strip
+  const auto enter = [&](const Node& step, int next, bool again) {
+    if (next < stage || (next == stage && !again))
+      step.refuse("out of order; supported: Replace, ByteFallback, Fuse, Strip in this order");
+    stage = next;
+  };
+  for (const Node& step : steps) {
+    const std::string type = step["type"].text();
+    if (type == "Replace") {
+    }
+  }
+}
+
+}  // namespace
+}  // namespace tangram

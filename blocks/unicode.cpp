@@ -1,0 +1,73 @@
+#include "blocks/unicode.h"
+
+#include <fmt/format.h>
+
+#include <cstdint>
+
+namespace tangram {
+namespace {
+
+struct Lead {
+  size_t bytes;             // of the whole character; 0: no character begins with this byte
+  uint8_t second_min, second_max;  // the second byte excludes overlong forms, surrogates and values over U+10FFFF
+};
+
+Lead lead(uint8_t byte) {
+  if (byte < 0x80) return {1, 0, 0};
+  if (byte < 0xC2) return {0, 0, 0};
+  if (byte < 0xE0) return {2, 0x80, 0xBF};
+  if (byte < 0xF0) return {3, uint8_t(byte == 0xE0 ? 0xA0 : 0x80), uint8_t(byte == 0xED ? 0x9F : 0xBF)};
+  if (byte < 0xF5) return {4, uint8_t(byte == 0xF0 ? 0x90 : 0x80), uint8_t(byte == 0xF4 ? 0x8F : 0xBF)};
+  return {0, 0, 0};
+}
+
+}  // namespace
+
+Utf8Step utf8_step(std::string_view text) {
+  const Lead l = lead(uint8_t(text[0]));
+  if (l.bytes == 0) return {Utf8::invalid, 1};
+  for (size_t i = 1; i < l.bytes; ++i) {
+    if (i == text.size()) return {Utf8::cut_off, i};
+    const uint8_t byte = uint8_t(text[i]);
+    const bool follows = i == 1 ? l.second_min <= byte && byte <= l.second_max : (byte & 0xC0) == 0x80;
+    if (!follows) return {Utf8::invalid, i};
+  }
+  return {Utf8::character, l.bytes};
+}
+
+size_t find_invalid_utf8(std::string_view text) {
+  for (size_t i = 0; i < text.size();) {
+    const Utf8Step step = utf8_step(text.substr(i));
+    if (step.kind != Utf8::character) return i;
+    i += step.bytes;
+  }
+  return std::string_view::npos;
+}
+
+std::string take_characters(std::string& bytes, bool last) {
+  std::string out;
+  size_t i = 0;
+  while (i < bytes.size()) {
+    const Utf8Step step = utf8_step(std::string_view(bytes).substr(i));
+    if (step.kind == Utf8::cut_off && !last) break;
+    if (step.kind == Utf8::character)
+      out.append(bytes, i, step.bytes);
+    else
+      out += kReplacementCharacter;
+    i += step.bytes;
+  }
+  bytes.erase(0, i);
+  return out;
+}
+
+std::string describe_character(std::string_view character) {
+  const uint8_t first = uint8_t(character[0]);
+  if (utf8_step(character).kind != Utf8::character) return fmt::format("byte 0x{:02X}", first);
+  constexpr uint8_t kLeadBits[] = {0, 0x7F, 0x1F, 0x0F, 0x07};
+  uint32_t code_point = first & kLeadBits[character.size()];
+  for (const char c : character.substr(1)) code_point = code_point << 6 | (uint8_t(c) & 0x3F);
+  const bool control = code_point < 0x20 || (code_point >= 0x7F && code_point < 0xA0);
+  return control ? fmt::format("U+{:04X}", code_point) : fmt::format("'{}' (U+{:04X})", character, code_point);
+}
+
+}  // namespace tangram

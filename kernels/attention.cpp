@@ -1,0 +1,48 @@
+#include "kernels/attention.h"
+
+#include <omp.h>
+
+#include "kernels/attention_tiles.h"
+
+namespace tangram {
+namespace {
+
+constexpr int64_t kRunTokens = 512;  // one work item; long enough that packing the keys it sees costs little
+
+}  // namespace
+
+void attention_forward(Tensor out, Tensor lse, Tensor q, Tensor k, Tensor v, const AttentionShape& shape,
+                       std::span<const int32_t> offsets, Context& ctx) {
+  check_attention("q", q, shape.heads, shape, q.rows, q.dtype);
+  check_attention("out", out, shape.heads, shape, q.rows, q.dtype);
+  check_attention("k", k, shape.kv_heads, shape, q.rows, q.dtype);
+  check_attention("v", v, shape.kv_heads, shape, q.rows, q.dtype);
+  CHECK(lse.rows == q.rows && lse.cols == shape.heads && lse.dtype == DType::f32,
+        "lse is ({}, {}), must be ({}, {}) f32", lse.rows, lse.cols, q.rows, shape.heads);
+  const int64_t longest = check_offsets(offsets, q.rows);
+
+  std::vector<QueryRun> runs;
+  for (size_t s = 0; s + 1 < offsets.size(); ++s) {
+    const int64_t tokens = offsets[s + 1] - offsets[s];
+    for (int64_t begin = 0; begin < tokens; begin += kRunTokens)
+      for (int64_t head = 0; head < shape.kv_heads; ++head)
+        runs.push_back({out, lse, q, offsets[s], begin, std::min(begin + kRunTokens, tokens), head});
+  }
+  const HeadShape head(shape);
+  const ArenaScope scope(ctx.scratch);
+  const Tensor scratch =
+      ctx.scratch.tensor(ctx.threads, attend_floats(std::min(kRunTokens, longest), longest, head), DType::f32);
+  dispatch(q.dtype, [&]<class T>() {
+  // Runs cost alike within one sequence, so dealing them out in turn balances the threads.
+#pragma omp parallel for num_threads(ctx.threads) schedule(static, 1)
+    for (const QueryRun& run : runs) {
+      const int64_t channel = run.kv_head * head.head_dim;
+      attend<T>(
+          run, [&](int64_t j) { return k.row<T>(run.row_of_first + j) + channel; },
+          [&](int64_t j) { return v.row<T>(run.row_of_first + j) + channel; }, head,
+          {scratch.row<float>(omp_get_thread_num())});
+    }
+  });
+}
+
+}  // namespace tangram

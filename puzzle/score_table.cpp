@@ -1,0 +1,170 @@
+#include "puzzle/score_table.h"
+
+#include <algorithm>
+#include <cmath>
+#include <set>
+
+namespace tangram {
+namespace {
+
+template <class T>
+size_t index_of(const std::vector<T>& known, const std::string& what, const std::string& name) {
+  for (size_t i = 0; i < known.size(); ++i)
+    if (known[i].name == name) return i;
+  std::vector<std::string> names;
+  for (const T& item : known) names.push_back(item.name);
+  throw unknown_name(what, name, names);
+}
+
+bool is_identifier(const std::string& text, bool with_dot) {
+  return !text.empty() && text.size() <= 64 && std::all_of(text.begin(), text.end(), [&](char c) {
+    return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '_' || (with_dot && c == '.');
+  });
+}
+
+// Control characters would end the text early in the file, or in a terminal.
+bool is_plain_text(const std::string& text) {
+  return std::none_of(text.begin(), text.end(), [](char c) { return static_cast<unsigned char>(c) < 32 || c == 127; });
+}
+
+void check_row(const ScoreTable& table, const TableRow& row, const std::string& place) {
+  // Written so that no sum can overflow.
+  if (row.layer_count < 1 || row.first_layer < 0 || row.first_layer >= table.layer_count ||
+      row.layer_count > table.layer_count - row.first_layer)
+    throw bad_input("{}: replaces {} layers from {} on, of {}", place, row.layer_count, row.first_layer,
+                    table.layer_count);
+  for (const std::string& name : {row.attention, row.ffn})
+    if (!name.empty() && !is_identifier(name, true))
+      throw bad_input("{}: a variant is spelled with a-z, 0-9, '_' and '.', such as gqa_4", place);
+  if (row.attention.empty() && row.ffn.empty()) throw bad_input("{}: replaces nothing", place);
+  if (row.layer_count > 1 && (row.attention.empty() || row.ffn.empty()))
+    throw bad_input("{}: one block for {} layers needs both its attention and its ffn", place, row.layer_count);
+  if (row.values.size() != table.metrics.size() || row.standard_errors.size() != table.metrics.size() ||
+      row.costs.size() != table.scenarios.size())
+    throw bad_input("{}: has {} values, {} standard errors and costs of {} scenarios; must be {}, {} and {}", place,
+                    row.values.size(), row.standard_errors.size(), row.costs.size(), table.metrics.size(),
+                    table.metrics.size(), table.scenarios.size());
+  for (const double error : row.standard_errors)
+    if (error < 0) throw bad_input("{}: standard error {} is negative", place, error);
+  if (row.parameters < 0 || std::isinf(row.parameters)) throw bad_input("{}: {} parameters", place, row.parameters);
+}
+
+void check_costs(const ScenarioCosts& costs, const std::string& place) {
+  for (const double bytes : {costs.weight_bytes, costs.kv_cache_bytes})
+    if (bytes < 0 || std::isinf(bytes)) throw bad_input("{}: {} bytes", place, bytes);
+  for (const double seconds : {costs.prefill_seconds, costs.decode_seconds})  // a measured difference may be below 0
+    if (std::isinf(seconds)) throw bad_input("{}: {} seconds", place, seconds);
+}
+
+}  // namespace
+
+size_t metric_index(const ScoreTable& table, const std::string& name) {
+  return index_of(table.metrics, "metric", name);
+}
+size_t scenario_index(const ScoreTable& table, const std::string& name) {
+  return index_of(table.scenarios, "scenario", name);
+}
+
+size_t add_metric(ScoreTable& table, const TableMetric& metric) {
+  size_t i = 0;
+  while (i < table.metrics.size() && table.metrics[i].name != metric.name) ++i;
+  if (i == table.metrics.size()) {
+    table.metrics.emplace_back();
+    for (TableRow& row : table.rows) row.values.push_back(kMissing), row.standard_errors.push_back(kMissing);
+  }
+  table.metrics[i] = metric;
+  return i;
+}
+
+size_t add_scenario(ScoreTable& table, const Scenario& scenario) {
+  size_t i = 0;
+  while (i < table.scenarios.size() && table.scenarios[i].name != scenario.name) ++i;
+  if (i < table.scenarios.size() && table.scenarios[i] == scenario) return i;
+  if (i == table.scenarios.size()) {
+    table.scenarios.emplace_back();
+    for (TableRow& row : table.rows) row.costs.emplace_back();
+    table.outside.emplace_back();
+    table.workspace_bytes.push_back(kMissing);
+  }
+  table.scenarios[i] = scenario;
+  for (TableRow& row : table.rows) row.costs[i] = {};
+  table.outside[i] = {};
+  table.workspace_bytes[i] = kMissing;
+  return i;
+}
+
+TableRow& row_of(ScoreTable& table, int64_t first_layer, int64_t layer_count, const std::string& attention,
+                 const std::string& ffn) {
+  for (TableRow& row : table.rows)
+    if (row.first_layer == first_layer && row.layer_count == layer_count && row.attention == attention &&
+        row.ffn == ffn)
+      return row;
+  TableRow row{.first_layer = first_layer, .layer_count = layer_count, .attention = attention, .ffn = ffn};
+  row.values.assign(table.metrics.size(), kMissing);
+  row.standard_errors = row.values;
+  row.costs.resize(table.scenarios.size());
+  check_row(table, row,
+            fmt::format("replacement {}-{} '{}' '{}'", first_layer, first_layer + layer_count - 1, attention, ffn));
+  return table.rows.emplace_back(std::move(row));
+}
+
+TableRow& row_of(ScoreTable& table, const Replacement& replacement) {
+  const auto name = [](const std::optional<Choice>& choice) { return choice ? choice->name() : std::string(); };
+  return row_of(table, replacement.first_layer, replacement.layer_count, name(replacement.attention),
+                name(replacement.ffn));
+}
+
+Replacement replacement_of(const TableRow& row, const ModelConfig& config) {
+  Replacement replacement{.first_layer = row.first_layer, .layer_count = row.layer_count, .attention = {}, .ffn = {}};
+  if (!row.attention.empty()) replacement.attention = parse_choice(Subblock::attention, row.attention, config);
+  if (!row.ffn.empty()) replacement.ffn = parse_choice(Subblock::ffn, row.ffn, config);
+  return replacement;
+}
+
+void check_table(const ScoreTable& table, const std::string& source) {
+  if (table.layer_count < 1 || table.layer_count > 1'000'000)
+    throw bad_input("{}: {} layers; must be 1 to 1000000", source, table.layer_count);
+  if (table.outside.size() != table.scenarios.size() || table.workspace_bytes.size() != table.scenarios.size())
+    throw bad_input("{}: costs outside the blocks for {} and workspace for {} scenarios; must be {}", source,
+                    table.outside.size(), table.workspace_bytes.size(), table.scenarios.size());
+  std::set<std::string> names;
+  for (const TableMetric& metric : table.metrics) {
+    if (!is_identifier(metric.name, false) || !is_plain_text(metric.units))
+      throw bad_input("{}: metric '{}' must be spelled with a-z, 0-9 and '_'", source, metric.name);
+    if (!names.insert(metric.name).second) throw bad_input("{}: metric '{}' is there twice", source, metric.name);
+  }
+  names.clear();
+  for (size_t s = 0; s < table.scenarios.size(); ++s) {
+    const Scenario& scenario = table.scenarios[s];
+    const std::string place = fmt::format("{}: scenario '{}'", source, scenario.name);
+    if (scenario.name.empty() || !is_plain_text(scenario.name)) throw bad_input("{} needs a printable name", place);
+    if (!names.insert(scenario.name).second) throw bad_input("{} is there twice", place);
+    for (const int64_t n : {scenario.input_tokens, scenario.output_tokens, scenario.concurrency})
+      if (n < 0 || n > int64_t{1} << 40) throw bad_input("{}: {} is no count of tokens or sequences", place, n);
+    check_costs(table.outside[s], place);
+    if (table.workspace_bytes[s] < 0 || std::isinf(table.workspace_bytes[s]))
+      throw bad_input("{}: {} bytes of workspace", place, table.workspace_bytes[s]);
+  }
+  std::set<std::tuple<int64_t, int64_t, std::string, std::string>> keys;
+  std::set<std::pair<int64_t, Subblock>> own;
+  for (size_t i = 0; i < table.rows.size(); ++i) {
+    const TableRow& row = table.rows[i];
+    const std::string place = fmt::format("{}: replacement {}", source, i);
+    check_row(table, row, place);
+    for (const ScenarioCosts& costs : row.costs) check_costs(costs, place);
+    if (!keys.insert({row.first_layer, row.layer_count, row.attention, row.ffn}).second)
+      throw bad_input("{} ({} {} of layer {}) is there twice", place, row.attention, row.ffn, row.first_layer);
+    if (!row.teacher) continue;
+    if (row.layer_count > 1 || (!row.attention.empty() && !row.ffn.empty()))
+      throw bad_input("{}: the teacher's own are rows of one subblock each", place);
+    const Subblock subblock = row.ffn.empty() ? Subblock::attention : Subblock::ffn;
+    if (!own.insert({row.first_layer, subblock}).second)
+      throw bad_input("{}: layer {} has two teacher's {}", place, row.first_layer, name_of(subblock));
+  }
+  for (const auto& [name, value] : table.attributes)
+    if (!is_identifier(name, false) || !is_plain_text(value) || value.size() > 32768)
+      throw bad_input("{}: attribute '{}' must be short plain text, its name spelled with a-z, 0-9 and '_'", source,
+                      name);
+}
+
+}  // namespace tangram

@@ -1,0 +1,205 @@
+#include "distill/bld.h"
+
+#include <gtest/gtest.h>
+
+#include "small_teacher.h"
+
+namespace tangram {
+namespace {
+
+struct Setting {
+  Model teacher = small_teacher();
+  Context ctx{Context::Options{.threads = 2}};
+  std::vector<LayerStatistics> statistics;
+
+  Setting() {
+    const std::vector<Batch> batches{small_batch(100), small_batch(101)};
+    collect_statistics(teacher, batches, [&](int64_t, const LayerStatistics& s) { statistics.push_back(s); }, ctx);
+  }
+
+  Replacement plain(int64_t layer, Subblock subblock, const char* name) const {
+    Replacement r{.first_layer = layer, .layer_count = 1, .attention = {}, .ffn = {}};
+    r.of(subblock) = parse_choice(subblock, name, teacher.config);
+    return r;
+  }
+  std::vector<Replacement> all_of_layer(int64_t layer) const {
+    std::vector<Replacement> all;
+    for (const char* name : {"gqa_1", "linear", "window_3"}) all.push_back(plain(layer, Subblock::attention, name));
+    for (const char* name : {"ffn_24", "ffn_8", "linear"}) all.push_back(plain(layer, Subblock::ffn, name));
+    return all;
+  }
+  Replacement pair(int64_t layer) const {
+    Replacement r = plain(layer, Subblock::attention, "no_op");
+    r.ffn = teacher_choice(Subblock::ffn, teacher.config);
+    return r;
+  }
+  BldOptions options() const {
+    BldOptions o;
+    o.batch_tokens = kSmallBatchTokens;
+    o.init = Init::prune;
+    o.schedule.learning_rate_peak = 3e-3;
+    o.schedule.steps = 40;
+    return o;
+  }
+  BldTrainer trainer(std::vector<Replacement> replacements, const BldOptions& o) {
+    return {teacher, std::move(replacements), o, [&](int64_t layer) { return statistics[size_t(layer)]; }, ctx};
+  }
+};
+
+void train(BldTrainer& trainer, int64_t steps, int64_t micro_batches = 1) {
+  for (int64_t i = 0; i < steps; ++i) {
+    std::vector<Batch> batches;
+    for (int64_t m = 0; m < micro_batches; ++m)
+      batches.push_back(small_batch(uint64_t((trainer.steps_done() * micro_batches + m) % 8)));
+    trainer.step(batches);
+  }
+}
+
+double largest_difference(const LibraryEntry& a, const LibraryEntry& b) {
+  double largest = 0;
+  for (Subblock s : {Subblock::attention, Subblock::ffn}) {
+    if (!a.of(s)) continue;
+    for (size_t p = 0; p < a.of(s)->params.size(); ++p) {
+      const Tensor x = a.of(s)->params[p].values, y = b.of(s)->params[p].values;
+      for (int64_t r = 0; r < x.rows; ++r)
+        for (int64_t c = 0; c < x.cols; ++c)
+          largest = std::max(largest, std::abs(double(x.row<float>(r)[c]) - double(y.row<float>(r)[c])));
+    }
+  }
+  return largest;
+}
+
+TEST(Bld, EveryLossFalls) {
+  Setting setting;
+  std::vector<Replacement> all;
+  for (int64_t layer = 0; layer < 3; ++layer) {
+    for (const Replacement& r : setting.all_of_layer(layer)) all.push_back(r);
+    all.push_back(setting.pair(layer));
+  }
+  BldTrainer trainer = setting.trainer(all, setting.options());
+  train(trainer, 8);
+  const std::vector<float> first(trainer.losses().begin(), trainer.losses().end());
+  train(trainer, 72);
+  for (size_t i = 0; i < all.size(); ++i)
+    EXPECT_LT(trainer.losses()[i], first[i]) << all[i].first_layer << " " << all[i].name();
+}
+
+// Oracle: each variant trained by itself. The products have other shapes, so only rounding may differ.
+TEST(Bld, VariantsTrainedTogetherEqualVariantsTrainedAlone) {
+  Setting setting;
+  const std::vector<Replacement> all = setting.all_of_layer(1);
+  BldTrainer together = setting.trainer(all, setting.options());
+  train(together, 5);
+  for (size_t i = 0; i < all.size(); ++i) {
+    BldTrainer alone = setting.trainer({all[i]}, setting.options());
+    train(alone, 5);
+    EXPECT_NEAR(alone.losses()[0], together.losses()[i], 1e-4 * together.losses()[i]) << all[i].name();
+    // Adam divides by the gradient's own size, so a rounding error in a tiny gradient moves a weight by a part of the
+    // learning rate: 5 steps of 3e-3 are the most that it can be.
+    EXPECT_LT(largest_difference(alone.entry(0), together.entry(i)), 3e-3) << all[i].name();
+  }
+}
+
+// The variants of a subblock share one product forward and one backward; the rest are the teacher's and each variant's
+// own matrix to the residual stream (forward, to its input, to its weight).
+TEST(Bld, VariantsShareTheProductWithTheirInput) {
+  Setting setting;
+  const auto calls_of_a_step = [&](const std::vector<Replacement>& replacements) {
+    BldTrainer trainer = setting.trainer(replacements, setting.options());
+    train(trainer, 1);
+    const int64_t before = setting.ctx.matmul_calls;
+    train(trainer, 1);
+    return setting.ctx.matmul_calls - before;
+  };
+  const int64_t teacher_alone = calls_of_a_step({});
+  const auto ffn = [&](const char* name) { return setting.plain(1, Subblock::ffn, name); };
+  EXPECT_EQ(calls_of_a_step({ffn("linear")}), teacher_alone + 2);
+  EXPECT_EQ(calls_of_a_step({ffn("linear"), ffn("ffn_24")}), teacher_alone + 2 + 3);
+  EXPECT_EQ(calls_of_a_step({ffn("linear"), ffn("ffn_24"), ffn("ffn_8")}), teacher_alone + 2 + 6);
+}
+
+TEST(Bld, ResumedRunEndsWithTheSameBytes) {
+  Setting setting;
+  std::vector<Replacement> all = setting.all_of_layer(2);
+  all.push_back(setting.pair(0));
+  BldTrainer whole = setting.trainer(all, setting.options());
+  train(whole, 6);
+
+  BldTrainer first = setting.trainer(all, setting.options());
+  train(first, 3);
+  BldTrainer second = setting.trainer(all, setting.options());
+  const auto from = first.state(), to = second.state();
+  ASSERT_EQ(from.size(), to.size());
+  for (size_t i = 0; i < from.size(); ++i) copy(to[i].tensor, from[i].tensor);
+  second.resume(first.steps_done());
+  train(second, 3);
+  for (size_t i = 0; i < all.size(); ++i) EXPECT_EQ(largest_difference(whole.entry(i), second.entry(i)), 0);
+}
+
+// Two micro-batches of equal size give the mean of the two gradients; the loss is normalised by each batch's own target.
+TEST(Bld, MicroBatchesAverage) {
+  Setting setting;
+  BldOptions options = setting.options();
+  const std::vector<Replacement> all = setting.all_of_layer(0);
+  options.micro_batches = 2;
+  BldTrainer trainer = setting.trainer(all, options);
+  const std::vector<Batch> same{small_batch(1), small_batch(1)};
+  trainer.step(same);
+  BldTrainer single = setting.trainer(all, setting.options());
+  single.step(std::vector<Batch>{small_batch(1)});
+  for (size_t i = 0; i < all.size(); ++i) {
+    EXPECT_NEAR(trainer.losses()[i], single.losses()[i], 1e-5 * single.losses()[i]);
+    EXPECT_LT(largest_difference(trainer.entry(i), single.entry(i)), 1e-3);
+  }
+}
+
+// Behind the FFN the block's error is the subblock's, in another unit: the same first loss but for the denominator.
+TEST(Bld, BlockTargetMeasuresTheBlock) {
+  Setting setting;
+  BldOptions options = setting.options();
+  options.target = BldTarget::block;
+  const std::vector<Replacement> all = setting.all_of_layer(1);
+  BldTrainer block = setting.trainer(all, options), subblock = setting.trainer(all, setting.options());
+  train(block, 1), train(subblock, 1);
+  const double ratio = block.losses()[3] / subblock.losses()[3];
+  EXPECT_NEAR(block.losses()[4] / subblock.losses()[4], ratio, 1e-4 * ratio);
+  EXPECT_NEAR(block.losses()[5] / subblock.losses()[5], ratio, 1e-4 * ratio);
+  train(block, 60);
+  EXPECT_LT(block.losses()[0], 1.0);
+}
+
+// The teacher's own attention reproduces the block exactly, so its loss through the frozen rest is 0.
+TEST(Bld, BlockTargetOfTheTeachersOwnSubblockIsZero) {
+  Setting setting;
+  BldOptions options = setting.options();
+  options.target = BldTarget::block;
+  BldTrainer trainer = setting.trainer({setting.plain(1, Subblock::attention, "gqa_2")}, options);
+  train(trainer, 1);
+  EXPECT_LT(trainer.losses()[0], 1e-10);
+}
+
+TEST(Bld, LeastSquaresStartsBelowThePrunedStart) {
+  Setting setting;
+  const std::vector<Replacement> all{setting.plain(1, Subblock::attention, "linear"),
+                                     setting.plain(1, Subblock::ffn, "linear"),
+                                     setting.plain(1, Subblock::ffn, "ffn_24")};
+  BldOptions options = setting.options();
+  BldTrainer pruned = setting.trainer(all, options);
+  options.init = Init::least_squares;
+  BldTrainer solved = setting.trainer(all, options);
+  // On the tokens that the statistics are of, the closed form is the optimum.
+  const std::vector<Batch> batch{small_batch(100)};
+  pruned.step(batch), solved.step(batch);
+  for (size_t i = 0; i < all.size(); ++i) EXPECT_LT(solved.losses()[i], pruned.losses()[i]) << all[i].name();
+}
+
+TEST(Bld, RefusesABatchOfAnotherSize) {
+  Setting setting;
+  BldTrainer trainer = setting.trainer(setting.all_of_layer(0), setting.options());
+  Batch batch = small_batch(0);
+  batch.tokens.pop_back(), batch.targets.pop_back(), --batch.lengths.back();
+  EXPECT_THROW(trainer.step(std::vector<Batch>{batch}), Error);
+}
+
+}  // namespace
+}  // namespace tangram

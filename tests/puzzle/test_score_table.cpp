@@ -1,0 +1,310 @@
+#include "puzzle/score_table.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <hdf5.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <cmath>
+#include <cstdlib>
+#include <fstream>
+#include <sstream>
+#include <thread>
+
+#include "kernels/error.h"
+
+namespace tangram {
+namespace {
+
+using ::testing::HasSubstr;
+namespace fs = std::filesystem;
+
+class ScoreTableTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    folder_ = fs::temp_directory_path() / fmt::format("tangram-scores-{}", ::getpid());
+    fs::create_directories(folder_);
+  }
+  void TearDown() override { fs::remove_all(folder_); }
+  fs::path path(const std::string& name = "scores.h5") const { return folder_ / name; }
+
+ private:
+  fs::path folder_;
+};
+
+// Two layers with plain variants, a pair and a span; every number is different, and some are missing.
+ScoreTable example() {
+  ScoreTable table{.layer_count = 2};
+  const size_t kl = add_metric(table, {"kl_divergence", "nats", false, 0});
+  row_of(table, 0, 1, "gqa_4", "").teacher = true;
+  row_of(table, 0, 1, "gqa_2", "").values[kl] = 0.25;
+  row_of(table, 1, 1, "gqa_4", "").teacher = true;
+  row_of(table, 1, 1, "no_op", "").values[kl] = 3.5;
+  row_of(table, 0, 1, "", "ffn_64").teacher = true;
+  row_of(table, 1, 1, "", "ffn_64").teacher = true;
+  row_of(table, 1, 1, "no_op", "ffn_32").scored = false;
+  row_of(table, 0, 2, "gqa_4", "ffn_64").standard_errors[kl] = 0.125;
+  const size_t top = add_metric(table, {"top_1", "1", true, 1});
+  const size_t chat = add_scenario(table, {"chat", 128, 64, 8, DType::bf16});
+  const size_t batch = add_scenario(table, {"batch", 16, 512, 32, DType::f32});
+  double n = 1;
+  for (TableRow& row : table.rows) {
+    row.parameters = ++n;
+    row.values[top] = 1 / ++n;
+    row.costs[chat] = {.weight_bytes = ++n, .kv_cache_bytes = ++n, .prefill_seconds = ++n, .decode_seconds = ++n};
+    row.costs[batch].weight_bytes = ++n;
+  }
+  table.outside[chat] = {.weight_bytes = ++n, .kv_cache_bytes = 0, .prefill_seconds = ++n, .decode_seconds = ++n};
+  table.outside_parameters = ++n;
+  table.workspace_bytes[batch] = ++n;
+  table.attributes = {{"teacher_digest", "0123abcd"}, {"scoring_tokens", "4096"}, {"remark", ""}};
+  return table;
+}
+
+// Everything as text, so that tables with NaN compare.
+std::string text_of(const ScoreTable& t) {
+  std::string text = fmt::format("{} {}\n", t.layer_count, t.outside_parameters);
+  const auto add = [&](const ScenarioCosts& c) {
+    text += fmt::format(" [{} {} {} {}]", c.weight_bytes, c.kv_cache_bytes, c.prefill_seconds, c.decode_seconds);
+  };
+  for (const auto& m : t.metrics) text += fmt::format("{} {} {} {}\n", m.name, m.units, m.higher_is_better, m.teacher);
+  for (size_t s = 0; s < t.scenarios.size(); ++s) {
+    const Scenario& c = t.scenarios[s];
+    text += fmt::format("{} {} {} {} {} {}", c.name, c.input_tokens, c.output_tokens, c.concurrency,
+                        name_of(c.precision), t.workspace_bytes[s]);
+    add(t.outside[s]);
+  }
+  for (const TableRow& r : t.rows) {
+    text += fmt::format("\n{} {} '{}' '{}' {} {} {} {} {}", r.first_layer, r.layer_count, r.attention, r.ffn, r.teacher,
+                        r.scored, r.parameters, fmt::join(r.values, ","), fmt::join(r.standard_errors, ","));
+    for (const ScenarioCosts& c : r.costs) add(c);
+  }
+  for (const auto& [name, value] : t.attributes) text += fmt::format("\n{}={}", name, value);
+  return text;
+}
+
+std::string bytes_of(const fs::path& path) {
+  std::ifstream in(path, std::ios::binary);
+  return {std::istreambuf_iterator<char>(in), {}};
+}
+
+std::string message_of(const std::function<void()>& work) {
+  try {
+    work();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.failure, Failure::bad_input) << error.what();
+    return error.what();
+  }
+  ADD_FAILURE() << "nothing was refused";
+  return {};
+}
+
+std::string output_of(const std::string& command) {
+  std::string output;
+  FILE* pipe = ::popen(command.c_str(), "r");
+  char buffer[4096];
+  while (const size_t n = std::fread(buffer, 1, sizeof buffer, pipe)) output.append(buffer, n);
+  ::pclose(pipe);
+  return output;
+}
+
+TEST_F(ScoreTableTest, ReadsBackWhatWasWritten) {
+  const ScoreTable table = example();
+  write_scores(table, path());
+  EXPECT_EQ(text_of(read_scores(path())), text_of(table));
+  EXPECT_FALSE(fs::exists(path().string() + ".tmp"));
+}
+
+TEST_F(ScoreTableTest, TablesWithoutRowsMetricsOrScenariosReadBack) {
+  ScoreTable table{.layer_count = 3};
+  write_scores(table, path());
+  EXPECT_EQ(text_of(read_scores(path())), text_of(table));
+  row_of(table, 2, 1, "gqa_1", "");
+  write_scores(table, path());
+  EXPECT_EQ(text_of(read_scores(path())), text_of(table));
+  add_scenario(table, {"chat", 1, 1, 1, DType::f16});
+  write_scores(table, path());
+  EXPECT_EQ(text_of(read_scores(path())), text_of(table));
+}
+
+TEST_F(ScoreTableTest, PiecesCanBeAddedLater) {
+  ScoreTable table = example();
+  const size_t rows = table.rows.size();
+  EXPECT_EQ(&row_of(table, 0, 1, "gqa_2", ""), &table.rows[1]);
+  EXPECT_EQ(table.rows.size(), rows);
+  EXPECT_EQ(add_metric(table, {"lm_loss", "nats", false, 2}), 2u);
+  EXPECT_TRUE(std::isnan(table.rows[3].values[2]));
+  EXPECT_EQ(table.rows[3].values[0], 3.5);
+  EXPECT_EQ(add_scenario(table, table.scenarios[0]), 0u);
+  EXPECT_FALSE(std::isnan(table.rows[3].costs[0].weight_bytes)) << "measured costs are kept";
+  EXPECT_EQ(add_scenario(table, {"chat", 128, 64, 9, DType::bf16}), 0u);
+  EXPECT_TRUE(std::isnan(table.rows[3].costs[0].weight_bytes)) << "costs of other settings are not";
+  check_table(table, "table");
+}
+
+TEST_F(ScoreTableTest, EqualTablesAreEqualBytesAtAnyTime) {
+  write_scores(example(), path("a.h5"));
+  std::this_thread::sleep_for(std::chrono::milliseconds(1100));  // HDF5 would count modification times in seconds
+  write_scores(example(), path("b.h5"));
+  EXPECT_EQ(bytes_of(path("a.h5")), bytes_of(path("b.h5")));
+}
+
+TEST_F(ScoreTableTest, H5pySeesLabels) {
+  if (std::system("/usr/bin/python3 -c 'import h5py' 2>/dev/null") != 0) GTEST_SKIP() << "no python3-h5py";
+  write_scores(example(), path());
+  std::ofstream(path("read.py")) << R"(
+import h5py, sys
+f = h5py.File(sys.argv[1])
+print([d.label or d[0].name for d in f['value'].dims], f['value'].shape)
+print(f['value'].dims[1][0].asstr()[:].tolist(), f['value'].dims[0][0].asstr()[1])
+print(f['value'][1].tolist(), f['weight_bytes'].attrs['units'], f['kv_cache_bytes'][0].tolist())
+print(f['attention_kl_divergence'][:].tolist(), f['attention_variant'].asstr()[:].tolist())
+print([d[0].name for d in f['attention_kl_divergence'].dims], f['scenario'].is_scale)
+print(f.attrs['teacher_digest'], f['scenario'].attrs['NAME'])
+print(sorted(f[r[0]].name for r in f['scenario'].attrs['REFERENCE_LIST'])[-2:])
+)";
+  const std::string output =
+      output_of(fmt::format("/usr/bin/python3 {} {} 2>&1", path("read.py").string(), path().string()));
+  EXPECT_EQ(output, R"(['/replacement', '/metric'] (8, 2)
+['kl_divergence', 'top_1'] 0/attention-gqa_2
+[0.25, 0.1] b'byte' [5.0, nan]
+[[nan, 0.25, nan], [nan, nan, 3.5]] ['gqa_4', 'gqa_2', 'no_op']
+['/layer', '/attention_variant'] True
+b'0123abcd' b'scenario'
+['/weight_bytes', '/workspace_bytes']
+)");
+}
+
+TEST_F(ScoreTableTest, H5dumpReadsEverything) {
+  if (std::system("h5dump --version >/dev/null 2>&1") != 0) GTEST_SKIP() << "no h5dump";
+  write_scores(example(), path());
+  const std::string output = output_of("h5dump " + path().string() + " 2>&1");
+  EXPECT_THAT(output, HasSubstr("\"1/block-no_op-ffn_32\""));
+  EXPECT_THAT(output, HasSubstr("DIMENSION_SCALE"));
+  EXPECT_THAT(output, ::testing::Not(HasSubstr("error")));
+}
+
+TEST_F(ScoreTableTest, AFullDiskLeavesTheOldFile) {
+  if (!fs::exists("/dev/full")) GTEST_SKIP() << "no /dev/full";
+  write_scores(example(), path());
+  const std::string before = bytes_of(path());
+  fs::create_symlink("/dev/full", path().string() + ".tmp");
+  EXPECT_THROW(write_scores(ScoreTable{.layer_count = 1}, path()), Error);
+  EXPECT_EQ(bytes_of(path()), before);
+}
+
+TEST_F(ScoreTableTest, WrongTablesAreRefused) {
+  const auto refused = [](auto&& change) {
+    ScoreTable table = example();
+    change(table);
+    return message_of([&] { check_table(table, "scores.h5"); });
+  };
+  EXPECT_THAT(refused([](auto& t) { t.rows[1].first_layer = 2; }), HasSubstr("scores.h5: replacement 1: replaces 1"));
+  EXPECT_THAT(refused([](auto& t) { t.rows[7].layer_count = INT64_MAX; }), HasSubstr("layers from 0 on, of 2"));
+  EXPECT_THAT(refused([](auto& t) { t.rows[1].attention = "GQA 2"; }), HasSubstr("spelled"));
+  EXPECT_THAT(refused([](auto& t) { t.rows[1].attention = ""; }), HasSubstr("replaces nothing"));
+  EXPECT_THAT(refused([](auto& t) { t.rows[7].ffn = ""; }), HasSubstr("both"));
+  EXPECT_THAT(refused([](auto& t) { t.rows[1].attention = "gqa_4"; }), HasSubstr("twice"));
+  EXPECT_THAT(refused([](auto& t) { t.rows[1].teacher = true; }), HasSubstr("two teacher's attention"));
+  EXPECT_THAT(refused([](auto& t) { t.rows[6].teacher = true; }), HasSubstr("one subblock each"));
+  EXPECT_THAT(refused([](auto& t) { t.rows[1].values.pop_back(); }), HasSubstr("has 1 values"));
+  EXPECT_THAT(refused([](auto& t) { t.rows[1].standard_errors[0] = -1; }), HasSubstr("standard error -1"));
+  EXPECT_THAT(refused([](auto& t) { t.rows[1].costs[0].kv_cache_bytes = -1; }), HasSubstr("-1 bytes"));
+  EXPECT_THAT(refused([](auto& t) { t.rows[1].costs[0].decode_seconds = INFINITY; }), HasSubstr("inf seconds"));
+  EXPECT_THAT(refused([](auto& t) { t.metrics[1].name = "kl_divergence"; }), HasSubstr("twice"));
+  EXPECT_THAT(refused([](auto& t) { t.metrics[1].name = "a/b"; }), HasSubstr("spelled"));
+  EXPECT_THAT(refused([](auto& t) { t.scenarios[1].name = "chat"; }), HasSubstr("twice"));
+  EXPECT_THAT(refused([](auto& t) { t.scenarios[1].concurrency = -1; }), HasSubstr("-1 is no count"));
+  EXPECT_THAT(refused([](auto& t) { t.outside.pop_back(); }), HasSubstr("outside"));
+  EXPECT_THAT(refused([](auto& t) { t.attributes["x"] = std::string("a\0b", 3); }), HasSubstr("attribute 'x'"));
+  EXPECT_THAT(refused([](auto& t) { t.layer_count = 0; }), HasSubstr("0 layers"));
+}
+
+TEST_F(ScoreTableTest, UnknownNamesAreRefusedWithTheKnown) {
+  const ScoreTable table = example();
+  EXPECT_THAT(message_of([&] { metric_index(table, "kl_divergance"); }), HasSubstr("did you mean 'kl_divergence'?"));
+  EXPECT_THAT(message_of([&] { scenario_index(table, "x"); }), HasSubstr("known: chat, batch"));
+}
+
+// A file that differs from a good one in the array `name`.
+class Changed {
+ public:
+  Changed(const fs::path& path, const std::string& name)
+      : file_(H5Fopen(path.c_str(), H5F_ACC_RDWR, H5P_DEFAULT)), name_(name) {
+    H5Ldelete(file_, name.c_str(), H5P_DEFAULT);
+  }
+  ~Changed() { H5Fclose(file_); }
+  void put(hid_t type, std::vector<hsize_t> shape, bool chunked = false, const char* external = nullptr) {
+    const hid_t space = H5Screate_simple(int(shape.size()), shape.data(), nullptr),
+                create = H5Pcreate(H5P_DATASET_CREATE);
+    if (chunked) H5Pset_chunk(create, int(shape.size()), std::vector<hsize_t>(shape.size(), 1).data());
+    if (external) H5Pset_external(create, external, 0, H5F_UNLIMITED);
+    H5Dclose(H5Dcreate2(file_, name_.c_str(), type, space, H5P_DEFAULT, create, H5P_DEFAULT));
+    H5Sclose(space), H5Pclose(create);
+  }
+  hid_t file() const { return file_; }
+
+ private:
+  hid_t file_;
+  std::string name_;
+};
+
+TEST_F(ScoreTableTest, DamagedArraysAreRefusedByName) {
+  const auto refused = [&](const std::string& name, auto&& change) {
+    write_scores(example(), path());
+    {
+      Changed changed(path(), name);
+      change(changed);
+    }
+    return message_of([&] { read_scores(path()); });
+  };
+  EXPECT_THAT(refused("ffn", [](auto&) {}), HasSubstr("scores.h5: no array 'ffn'"));
+  EXPECT_THAT(refused("value", [](auto& f) { f.put(H5T_IEEE_F64LE, {7, 2}); }), HasSubstr("is (7, 2); must be (8, 2)"));
+  EXPECT_THAT(refused("value", [](auto& f) { f.put(H5T_IEEE_F32LE, {8, 2}); }), HasSubstr("another type"));
+  EXPECT_THAT(refused("value", [](auto& f) { f.put(H5T_IEEE_F64LE, {8, 2}, true); }), HasSubstr("contiguously"));
+  EXPECT_THAT(refused("value",
+                      [](auto& f) {
+                        f.put(H5T_IEEE_F64LE, {8, 2}, false, "/etc/passwd");
+                      }),
+              HasSubstr("in this file"));
+  EXPECT_THAT(refused("value", [](auto& f) { f.put(H5T_IEEE_F64LE, {8, 2}); }), HasSubstr("not stored whole"));
+  EXPECT_THAT(refused("ffn", [](auto& f) { f.put(H5T_STD_I64LE, {8}); }), HasSubstr("another type"));
+  EXPECT_THAT(refused("replacement", [](auto& f) { f.put(H5T_STD_I64LE, {hsize_t{1} << 60}); }), HasSubstr("claims"));
+  EXPECT_THAT(refused("metric", [](auto& f) { f.put(H5T_STD_I64LE, {600}); }), HasSubstr("'metric'"));
+  EXPECT_THAT(refused("ffn", [](auto& f) { H5Lcreate_soft("/attention", f.file(), "ffn", H5P_DEFAULT, H5P_DEFAULT); }),
+              HasSubstr("is a link"));
+  EXPECT_THAT(refused("layer", [](auto&) {}), HasSubstr("0 layers"));
+}
+
+TEST_F(ScoreTableTest, WhatIsNoScoreTableIsRefused) {
+  EXPECT_THAT(message_of([&] { read_scores(path("absent.h5")); }), HasSubstr("absent.h5: cannot be read"));
+  std::ofstream(path()) << "this is text";
+  EXPECT_THAT(message_of([&] { read_scores(path()); }), HasSubstr("cannot be read as HDF5"));
+  H5Fclose(H5Fcreate(path().c_str(), H5F_ACC_TRUNC, H5P_DEFAULT, H5P_DEFAULT));
+  EXPECT_THAT(message_of([&] { read_scores(path()); }), HasSubstr("is no score table"));
+}
+
+TEST_F(ScoreTableTest, AFileCutShortIsRefused) {
+  write_scores(example(), path());
+  const std::string bytes = bytes_of(path());
+  for (size_t n = 0; n < bytes.size(); n += 97) {
+    std::ofstream(path("cut.h5"), std::ios::binary | std::ios::trunc).write(bytes.data(), std::streamsize(n));
+    EXPECT_THAT(message_of([&] { read_scores(path("cut.h5")); }), HasSubstr("cut.h5")) << n;
+  }
+}
+
+TEST_F(ScoreTableTest, ReplacementsComeBackFromTheirNames) {
+  ModelConfig config;
+  config.hidden_size = 64, config.intermediate_size = 64, config.num_hidden_layers = 2, config.head_dim = 16;
+  config.num_attention_heads = 4, config.num_key_value_heads = 4, config.vocab_size = 8;
+  ScoreTable table = example();
+  const Replacement pair = replacement_of(table.rows[6], config);
+  EXPECT_EQ(pair.name(), "block-no_op-ffn_32");
+  EXPECT_EQ(&row_of(table, pair), &table.rows[6]);
+  table.rows[1].attention = "gqa_3";
+  EXPECT_THROW(replacement_of(table.rows[1], config), Error);
+}
+
+}  // namespace
+}  // namespace tangram
