@@ -15,7 +15,7 @@ struct Symbol {
 };
 
 struct Candidate {
-  int32_t rank, position;     // of the left symbol
+  int32_t rank, position;      // of the left symbol
   int32_t left, right, token;  // ids; the candidate is stale once the symbols there are others
 };
 

@@ -7,12 +7,12 @@
 
 namespace tangram {
 
-/// The weights of a replacement, ready to stand in the teacher's place. A plain variant shares the teacher's norm, which its
-/// file does not repeat; a pair has norms of its own.
+/// The weights of a replacement, ready to stand in the teacher's place. A plain variant shares the teacher's norm,
+/// which its file does not repeat; a pair has norms of its own.
 struct LibraryEntry {
   Replacement replacement;
   std::optional<SubblockWeights> attention, ffn;
-  std::vector<std::shared_ptr<void>> memory;
+  std::vector<std::shared_ptr<void>> memory;  ///< what owns the weights, where it is not the teacher
 
   const std::optional<SubblockWeights>& of(Subblock s) const { return s == Subblock::attention ? attention : ffn; }
   std::optional<SubblockWeights>& of(Subblock s) { return s == Subblock::attention ? attention : ffn; }
@@ -21,21 +21,21 @@ struct LibraryEntry {
 /// File of a replacement below the library's folder: `<first>-<last>/<name>.safetensors`.
 std::filesystem::path library_path(const std::filesystem::path& library, const Replacement& replacement);
 
-/// A subblock that needs no training and no file: `no_op`, and the teacher's own.
-bool is_untrained(Subblock subblock, const Choice& choice, const ModelConfig& config);
+/// Whether a replacement has something to train, and so a file. A lone `no_op` and the teacher's own subblock have not.
+bool needs_training(const Replacement& replacement, const ModelConfig& config);
 
-void save_entry(const std::filesystem::path& library, const LibraryEntry& entry);
+/// Writes the entry's file: tensors `attention.<parameter>`, `ffn.<parameter>`, of a pair also
+/// `<subblock>.norm.weight`.
+void save_entry(const std::filesystem::path& library, const LibraryEntry& entry, const ModelConfig& config);
 
-/// Maps the entry of a replacement. What needs no training comes from the teacher. Throws Error naming the file and what
-/// is wrong with it.
+/// Maps the entry of a replacement; what needs no training comes from the teacher. Throws Error (bad_input) naming the
+/// file if it is missing, damaged, of other shapes, or not in the teacher's dtype.
 LibraryEntry load_entry(const std::filesystem::path& library, const Replacement& replacement, const Model& teacher);
 
-/// The teacher with the block's subblocks replaced; the weights are shared, not copied.
+/// Puts the entry's subblocks into a model. The weights are shared, not copied.
 void apply_entry(Model& model, const LibraryEntry& entry);
 
-/// The student that an architecture describes: for each layer the entry of the pair where `pairs` has one, otherwise of
-/// each subblock alone.
-Model assemble(const Model& teacher, const Architecture& architecture, const std::vector<Replacement>& pairs,
-               const std::filesystem::path& library);
+/// The teacher with these replacements.
+Model assemble(const Model& teacher, std::span<const Replacement> replacements, const std::filesystem::path& library);
 
 }  // namespace tangram

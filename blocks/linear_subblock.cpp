@@ -4,7 +4,7 @@ namespace tangram {
 
 std::vector<ParamSpec> linear_params(const char* name, const ModelConfig& config) {
   // Not divided over tensor-parallel ranks by rows, since its output has to be a partial sum: by columns of the input.
-  return {{name, config.hidden_size, config.hidden_size, Split::cols, true}};
+  return {{name, config.hidden_size, config.hidden_size, SplitAxis::cols, true}};
 }
 
 Cost linear_cost(const ModelConfig& config) {

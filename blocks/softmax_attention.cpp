@@ -34,10 +34,10 @@ void average_heads(Tensor child, Tensor teacher, int64_t head_dim) {
 
 std::vector<ParamSpec> softmax_attention_params(const AttentionShape& s, const ModelConfig& config) {
   const int64_t H = config.hidden_size, q = s.heads * s.head_dim, kv = s.kv_heads * s.head_dim;
-  return {{"q_proj.weight", q, H, Split::rows, true},
-          {"k_proj.weight", kv, H, Split::rows, true},
-          {"v_proj.weight", kv, H, Split::rows, true},
-          {"o_proj.weight", H, q, Split::cols, false}};
+  return {{"q_proj.weight", q, H, SplitAxis::rows, true},
+          {"k_proj.weight", kv, H, SplitAxis::rows, true},
+          {"v_proj.weight", kv, H, SplitAxis::rows, true},
+          {"o_proj.weight", H, q, SplitAxis::cols, false}};
 }
 
 std::vector<SavedSpec> softmax_attention_saved(const AttentionShape& s) {

@@ -96,66 +96,16 @@ struct Translator {
   }
 };
 
-struct FreeMatching {
-  void operator()(pcre2_match_data* data) const { pcre2_match_data_free(data); }
-  void operator()(pcre2_match_context* context) const { pcre2_match_context_free(context); }
-  void operator()(pcre2_jit_stack* stack) const { pcre2_jit_stack_free(stack); }
-};
+constexpr size_t kFirstEffort = 64;                 // nearly every word of real text is shorter
+constexpr uint64_t kMaxEffort = uint64_t(1) << 33;  // of one match, steps times bytes in sight; up to 20 s
+constexpr double kSeconds = 10, kSecondsPerByte = 1e-5;
+constexpr size_t kMaxStackBytes = 64 << 20;
 
-template <class T>
-using Owned = std::unique_ptr<T, FreeMatching>;
+[[noreturn]] void refuse(std::string_view what, std::string_view text, size_t offset) {
+  throw bad_input("the pre_tokenizer's pattern {} on a text of {} bytes at byte {}", what, text.size(), offset);
+}
 
-// Finds the match at one place with the least effort: the expression first sees few bytes and may take few steps, and
-// more of whichever runs out. A match costs at most their product, which bounds the whole.
-class Matcher {
- public:
-  Matcher(const pcre2_code* code, std::string_view text)
-      : code_(code),
-        text_(text),
-        budget_(kBudget + kBudgetPerByte * text.size()),
-        data_(pcre2_match_data_create(1, nullptr)),
-        context_(pcre2_match_context_create(nullptr)),
-        stack_(pcre2_jit_stack_create(32 << 10, kMaxStackBytes, nullptr)) {
-    CHECK(data_ && context_, "no memory for matching");
-    pcre2_set_heap_limit(context_.get(), kMaxStackBytes >> 10);
-    if (stack_) pcre2_jit_stack_assign(context_.get(), nullptr, stack_.get());
-  }
-
-  // The length in bytes of the match that begins at `begin`; 0 if there is none.
-  size_t match(size_t begin) {
-    size_t window = kFirstEffort, steps = kFirstEffort;
-    for (;;) {
-      size_t end = std::min(begin + window, text_.size());
-      while (end < text_.size() && (text_[end] & 0xC0) == 0x80) ++end;  // not inside a character
-      pcre2_set_match_limit(context_.get(), uint32_t(steps));
-      const uint32_t options = PCRE2_NO_UTF_CHECK | (end < text_.size() ? PCRE2_PARTIAL_HARD : 0);
-      const int found = pcre2_match(code_, PCRE2_SPTR(text_.data()), end, begin, options, data_.get(), context_.get());
-      if (found >= 0) return pcre2_get_ovector_pointer(data_.get())[1] - begin;
-      if (found == PCRE2_ERROR_NOMATCH) return 0;
-      if (found == PCRE2_ERROR_PARTIAL)
-        window *= 4;
-      else if (found == PCRE2_ERROR_MATCHLIMIT)
-        steps *= 4;
-      else
-        throw bad_input("byte {}: the pre_tokenizer's pattern failed (PCRE2 error {})", begin, found);
-      const uint64_t cost = uint64_t(steps) * std::min(window, text_.size());
-      if (cost > budget_) throw bad_input("byte {}: the pre_tokenizer's pattern takes too many steps", begin);
-      budget_ -= cost;
-    }
-  }
-
- private:
-  static constexpr size_t kFirstEffort = 64;  // nearly every word of real text is shorter
-  static constexpr uint64_t kBudget = uint64_t(1) << 34, kBudgetPerByte = 1 << 14;  // about 20 s, and 20 us a byte
-  static constexpr size_t kMaxStackBytes = 64 << 20;
-
-  const pcre2_code* code_;
-  std::string_view text_;
-  uint64_t budget_;
-  Owned<pcre2_match_data> data_;
-  Owned<pcre2_match_context> context_;
-  Owned<pcre2_jit_stack> stack_;
-};
+bool continues_character(char byte) { return (byte & 0xC0) == 0x80; }
 
 }  // namespace
 
@@ -164,40 +114,78 @@ SplitPattern::SplitPattern(std::string_view pattern) {
     throw bad_input("a pattern has 1 to {} bytes, this one {}", kMaxPattern, pattern.size());
   const std::string translated = Translator{pattern}.run();
   // Anchored: a match is tried at one place only, so that its cost is known before the next is tried.
-  const uint32_t options = PCRE2_UTF | PCRE2_UCP | PCRE2_ANCHORED | PCRE2_NEVER_BACKSLASH_C;
+  const uint32_t options = PCRE2_UTF | PCRE2_UCP | PCRE2_ANCHORED;
   int error;
   size_t offset;
-  code_.reset(
-      pcre2_compile(PCRE2_SPTR(translated.data()), translated.size(), options, &error, &offset, nullptr));
-  if (!code_) {
+  pcre2_code* code = pcre2_compile(PCRE2_SPTR(translated.data()), translated.size(), options, &error, &offset, nullptr);
+  if (!code) {
     PCRE2_UCHAR message[128];
     pcre2_get_error_message(error, message, sizeof(message));
     throw bad_input("pattern '{}': {}", pattern, reinterpret_cast<const char*>(message));
   }
+  code_.reset(code, pcre2_code_free);
   int may_be_empty = 0;
-  pcre2_pattern_info(code_.get(), PCRE2_INFO_MATCHEMPTY, &may_be_empty);
+  pcre2_pattern_info(code, PCRE2_INFO_MATCHEMPTY, &may_be_empty);
   if (may_be_empty) throw bad_input("pattern '{}' matches the empty text", pattern);
   // Where there is no JIT compiler the expression is interpreted, with the same result.
-  pcre2_jit_compile(code_.get(), PCRE2_JIT_COMPLETE | PCRE2_JIT_PARTIAL_HARD);
+  pcre2_jit_compile(code, PCRE2_JIT_COMPLETE | PCRE2_JIT_PARTIAL_HARD);
 }
 
-void SplitPattern::Free::operator()(pcre2_real_code_8* code) const { pcre2_code_free(code); }
+Splitter::Splitter(const SplitPattern& pattern, size_t text_bytes)
+    : code_(pattern.code_.get()),
+      seconds_left_(kSeconds + kSecondsPerByte * double(text_bytes)),
+      data_(pcre2_match_data_create(1, nullptr)),
+      context_(pcre2_match_context_create(nullptr)),
+      stack_(pcre2_jit_stack_create(32 << 10, kMaxStackBytes, nullptr)) {
+  CHECK(data_ && context_, "no memory for matching");
+  pcre2_set_heap_limit(context_.get(), kMaxStackBytes >> 10);
+  if (stack_) pcre2_jit_stack_assign(context_.get(), nullptr, stack_.get());
+}
 
-void SplitPattern::split(std::vector<std::string_view>& words, std::string_view text) const {
-  Matcher matcher(code_.get(), text);
+void Splitter::Free::operator()(pcre2_match_data* data) const { pcre2_match_data_free(data); }
+void Splitter::Free::operator()(pcre2_match_context* context) const { pcre2_match_context_free(context); }
+void Splitter::Free::operator()(pcre2_jit_stack* stack) const { pcre2_jit_stack_free(stack); }
+
+// The length in bytes of the match that begins at `begin`; 0 if there is none. The expression first sees few bytes and
+// may take few steps, then more of whichever ran out. A step costs at most the bytes in sight: that bounds one match.
+size_t Splitter::match(std::string_view text, size_t begin) {
+  size_t window = kFirstEffort, steps = kFirstEffort;
+  for (;;) {
+    size_t end = std::min(begin + window, text.size());
+    while (end < text.size() && continues_character(text[end])) ++end;
+    if (uint64_t(steps) * (end - begin) > kMaxEffort) refuse("takes too many steps", text, begin);
+    const uint32_t options = PCRE2_NO_UTF_CHECK | (end < text.size() ? PCRE2_PARTIAL_HARD : 0);
+    pcre2_set_match_limit(context_.get(), uint32_t(steps));
+    const int found = pcre2_match(code_, PCRE2_SPTR(text.data()), end, begin, options, data_.get(), context_.get());
+    if (found >= 0) return pcre2_get_ovector_pointer(data_.get())[1] - begin;
+    if (found == PCRE2_ERROR_NOMATCH) return 0;
+    if (found == PCRE2_ERROR_PARTIAL)
+      window *= 4;
+    else if (found == PCRE2_ERROR_MATCHLIMIT)
+      steps *= 4;
+    else
+      refuse(fmt::format("failed (PCRE2 error {})", found), text, begin);
+  }
+}
+
+void Splitter::split(std::vector<std::string_view>& words, std::string_view text) {
+  using Clock = std::chrono::steady_clock;
+  const Clock::time_point deadline = Clock::now() + std::chrono::duration_cast<Clock::duration>(seconds_left_);
   size_t unmatched = 0;  // where the text begins that no match has taken
   for (size_t at = 0; at < text.size();) {
-    const size_t bytes = matcher.match(at);
+    const size_t bytes = match(text, at);
+    if (Clock::now() > deadline) refuse("takes too long", text, at);
     if (bytes > 0) {
       if (unmatched < at) words.push_back(text.substr(unmatched, at - unmatched));
       words.push_back(text.substr(at, bytes));
       unmatched = at += bytes;
     } else {
       do ++at;
-      while (at < text.size() && (text[at] & 0xC0) == 0x80);
+      while (at < text.size() && continues_character(text[at]));
     }
   }
   if (unmatched < text.size()) words.push_back(text.substr(unmatched));
+  seconds_left_ = deadline - Clock::now();
 }
 
 }  // namespace tangram

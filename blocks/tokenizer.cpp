@@ -56,25 +56,6 @@ std::vector<Piece> cut_at_added_tokens(const Tokenizer& tokenizer, const TokenFi
   return pieces;
 }
 
-std::string replace_all(std::string_view text, std::string_view from, std::string_view to) {
-  std::string out;
-  size_t begin = 0;
-  for (size_t at; (at = text.find(from, begin)) != text.npos; begin = at + from.size())
-    (out += text.substr(begin, at - begin)) += to;
-  return out += text.substr(begin);
-}
-
-std::string normalize(const Tokenizer& tokenizer, std::string_view text) {
-  std::string out(text);
-  for (const Rewrite& step : tokenizer.normalizer) {
-    if (step.from)
-      out = replace_all(out, *step.from, step.to);
-    else if (!out.empty())
-      out.insert(0, step.to);
-  }
-  return out;
-}
-
 // Cuts `text` before every `mark`.
 std::vector<std::string_view> cut_before(std::string_view text, std::string_view mark) {
   std::vector<std::string_view> words;
@@ -90,7 +71,9 @@ std::vector<std::string_view> cut_before(std::string_view text, std::string_view
 class Encoder {
  public:
   Encoder(const Tokenizer& tokenizer, std::string_view input)
-      : t_(tokenizer), input_(input), cached_(!tokenizer.splits.empty()) {}
+      : t_(tokenizer), input_(input), cached_(!tokenizer.splits.empty()) {
+    for (const SplitPattern& pattern : tokenizer.splits) splitters_.emplace_back(pattern, input.size());
+  }
 
   std::vector<int32_t> run(const EncodeOptions& options) {
     if (options.add_bos) ids_ = t_.prefix;
@@ -100,7 +83,7 @@ class Encoder {
         ids_.push_back(raw.id);
         continue;
       }
-      const std::string text = normalize(t_, raw.text);
+      const std::string text = rewrite(raw.text, t_.normalizer);
       for (const Piece& piece : cut_at_added_tokens(t_, t_.added_normalized, text, options.parse_special)) {
         const bool first = raw.text.data() == input_.data() && piece.text.data() == text.data();
         if (piece.id >= 0)
@@ -116,7 +99,8 @@ class Encoder {
   const Tokenizer& t_;
   const std::string_view input_;
   std::string_view source_;  // the part of input_ that is being encoded
-  const bool cached_;
+  const bool cached_;        // without splits a text is one word, which does not come again
+  std::vector<Splitter> splitters_;
   StringMap<std::vector<int32_t>> cache_;  // of short words, which come again
   std::vector<int32_t> symbols_;
   std::vector<int32_t> ids_;
@@ -126,17 +110,17 @@ class Encoder {
     std::vector<std::string_view> words{text};
     if (t_.metaspace) {
       const Metaspace& m = *t_.metaspace;
-      changed = replace_all(text, " ", m.replacement);
+      changed = rewrite(text, std::array{Rewrite{" ", m.replacement}});
       const bool prepend = m.prepend == Metaspace::Prepend::always || (m.prepend == Metaspace::Prepend::first && first);
       if (prepend && !changed.starts_with(m.replacement)) changed.insert(0, m.replacement);
       words = m.split ? cut_before(changed, m.replacement) : std::vector<std::string_view>{changed};
     } else if (t_.add_prefix_space && !text.starts_with(' ')) {
-      changed = " " + std::string(text);
+      changed.append(" ").append(text);
       words = {changed};
     }
-    for (const SplitPattern& pattern : t_.splits) {
+    for (Splitter& splitter : splitters_) {
       std::vector<std::string_view> parts;
-      for (const std::string_view word : words) pattern.split(parts, word);
+      for (const std::string_view word : words) splitter.split(parts, word);
       words = std::move(parts);
     }
     for (const std::string_view word : words) encode_word(word);
@@ -221,6 +205,24 @@ const Token& token_of(const Tokenizer& tokenizer, int32_t id) {
 }
 
 }  // namespace
+
+std::string rewrite(std::string_view text, std::span<const Rewrite> steps) {
+  std::string out(text);
+  for (const Rewrite& step : steps) {
+    if (!step.from) {
+      if (!out.empty()) out.insert(0, step.to);
+      continue;
+    }
+    std::string replaced;
+    size_t begin = 0;
+    for (size_t at; (at = out.find(*step.from, begin)) != out.npos; begin = at + step.from->size()) {
+      replaced.append(out, begin, at - begin) += step.to;
+      if (replaced.size() > kMaxText) throw bad_input("replacing makes a text longer than {} bytes", kMaxText);
+    }
+    out = replaced.append(out, begin);
+  }
+  return out;
+}
 
 std::vector<int32_t> encode(const Tokenizer& tokenizer, std::string_view text, const EncodeOptions& options) {
   if (text.size() > kMaxText) throw bad_input("a text of {} bytes is too long; at most {}", text.size(), kMaxText);

@@ -15,10 +15,10 @@
 namespace tangram {
 
 struct Token {
-  std::string text;        ///< as tokenizer.json spells it; empty: no token has this id
-  std::string bytes;       ///< what it stands for in decoded text
-  bool partial = false;    ///< `bytes` may be a part of a character: byte-level tokens, and <0x0A> where bytes fall back
-  bool special = false;    ///< control, not text: <s>, <|eot_id|>
+  std::string text;      ///< as tokenizer.json spells it; empty: no token has this id
+  std::string bytes;     ///< what it stands for in decoded text
+  bool partial = false;  ///< `bytes` may be a part of a character: byte-level tokens, and <0x0A> where bytes fall back
+  bool special = false;  ///< control, not text: <s>, <|eot_id|>
 };
 
 /// Finds tokens by their whole text, the longest where several begin at one place.
@@ -26,11 +26,15 @@ struct TokenFinder {
   std::vector<std::pair<std::string, int32_t>> tokens;  ///< text and id, sorted
 };
 
-/// One step of the normalizer: replaces every `from` by `to`; without `from`, puts `to` before a text that is not empty.
+/// One step of the normalizer: replaces every `from` by `to`; without `from`, puts `to` before a text that is not
+/// empty.
 struct Rewrite {
   std::optional<std::string> from;
   std::string to;
 };
+
+/// `text` after all the steps. Throws Error if it grows over 2^30 bytes.
+std::string rewrite(std::string_view text, std::span<const Rewrite> steps);
 
 /// The pre_tokenizer that writes spaces as a character of their own.
 struct Metaspace {
@@ -51,27 +55,29 @@ using StringMap = std::unordered_map<std::string, T, StringHash, std::equal_to<>
 /// to bottom, decoding uses the last ones.
 struct Tokenizer {
   std::vector<Token> tokens;  ///< (V) by id; the size is the vocabulary's, ids without a token included
-  int32_t bos_id = -1;        ///< from tokenizer_config.json, else the one token that the post_processor puts before a text; -1: none
-  int32_t eos_id = -1;        ///< from tokenizer_config.json; -1: none
+  int32_t bos_id =
+      -1;  ///< from tokenizer_config.json, else the one token that the post_processor puts before a text; -1: none
+  int32_t eos_id = -1;          ///< from tokenizer_config.json; -1: none
   std::vector<int32_t> prefix;  ///< what add_bos puts before the text, as the post_processor says
 
-  TokenFinder added;                       ///< added_tokens found in the text as it is (`normalized: false`)
-  std::vector<Rewrite> normalizer;         ///< applied to each text between them
-  TokenFinder added_normalized;            ///< added_tokens found after that
-  std::optional<Metaspace> metaspace;      ///< the pre_tokenizer Metaspace, or
-  bool add_prefix_space = false;           ///< that of ByteLevel, which puts a space before a text that has none there
-  std::vector<SplitPattern> splits;        ///< cut the text into words: Split, and ByteLevel's own expression
-  bool byte_level = false;                 ///< words are bytes and not characters (Llama 3)
+  TokenFinder added;                   ///< added_tokens found in the text as it is (`normalized: false`)
+  std::vector<Rewrite> normalizer;     ///< applied to each text between them
+  TokenFinder added_normalized;        ///< added_tokens found after that
+  std::optional<Metaspace> metaspace;  ///< the pre_tokenizer Metaspace, or
+  bool add_prefix_space = false;       ///< that of ByteLevel, which puts a space before a text that has none there
+  std::vector<SplitPattern> splits;    ///< cut the text into words: Split, and ByteLevel's own expression
+  bool byte_level = false;             ///< words are bytes and not characters (Llama 3)
 
   StringMap<int32_t> vocab;  ///< ids of words and characters; of bytes if byte_level
   Merges merges;
-  bool ignore_merges = false;             ///< a word that is a token is not put together from merges
-  bool byte_fallback = false;             ///< an unknown character becomes its bytes' tokens (Llama 2)
-  std::array<int32_t, 256> byte_tokens;   ///< of the byte itself if byte_level, of <0x00> to <0xFF> if byte_fallback; -1: none
-  int32_t unk_id = -1;                    ///< of an unknown character; -1: refused
-  bool fuse_unk = false;                  ///< unknown characters beside each other become one unk_id
+  bool ignore_merges = false;  ///< a word that is a token is not put together from merges
+  bool byte_fallback = false;  ///< an unknown character becomes its bytes' tokens (Llama 2)
+  std::array<int32_t, 256>
+      byte_tokens;        ///< of the byte itself if byte_level, of <0x00> to <0xFF> if byte_fallback; -1: none
+  int32_t unk_id = -1;    ///< of an unknown character; -1: refused
+  bool fuse_unk = false;  ///< unknown characters beside each other become one unk_id
 
-  std::string strip;       ///< decoder Strip: a character, removed from the start of the text
+  std::string strip;        ///< decoder Strip: a character, removed from the start of the text
   int64_t strip_count = 0;  ///< at most so often
 };
 
@@ -82,7 +88,8 @@ struct Tokenizer {
 ///                   dropout, continuing_subword_prefix and end_of_word_suffix
 ///   normalizer      null, Prepend, Replace (of a String), Sequence
 ///   pre_tokenizer   null, ByteLevel, Sequence of Split (Regex, Isolated) before ByteLevel, Metaspace
-///   post_processor  null, TemplateProcessing, ByteLevel, Sequence; what a template puts after the text is left out, for
+///   post_processor  null, TemplateProcessing, ByteLevel, Sequence; what a template puts after the text is left out,
+///   for
 ///                   only the caller knows whether the text is at its end
 ///   decoder         ByteLevel with that pre_tokenizer; else null, Fuse, or Sequence of Replace, ByteFallback, Fuse and
 ///                   Strip (of the start) in this order. null joins the tokens without spaces between, as Fuse does
@@ -108,8 +115,8 @@ struct EncodeOptions {
 /// UTF-8 or has a character that is not in the vocabulary (and no unk_token), and if it is longer than 2^30 bytes.
 std::vector<int32_t> encode(const Tokenizer& tokenizer, std::string_view text, const EncodeOptions& options = {});
 
-/// The text of `ids`, always UTF-8: U+FFFD stands for bytes that are none. Special tokens are left out if `skip_special`.
-/// Throws Error if an id has no token.
+/// The text of `ids`, always UTF-8: U+FFFD stands for bytes that are none. Special tokens are left out if
+/// `skip_special`. Throws Error if an id has no token.
 std::string decode(const Tokenizer& tokenizer, std::span<const int32_t> ids, bool skip_special = true);
 
 /// Decodes a text while it is generated. The pieces together are decode(ids), with one exception: where byte tokens

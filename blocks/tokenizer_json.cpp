@@ -15,10 +15,12 @@ using json = nlohmann::json;
 constexpr size_t kMaxFile = size_t(64) << 20;  // the largest in use, of 262,144 tokens, has 33 MB
 constexpr int kMaxDepth = 32;
 constexpr int64_t kMaxVocab = 1 << 20;
-constexpr size_t kMaxAddedToken = 1024;  // bytes
+constexpr size_t kMaxAddedToken = 1024;               // bytes
+constexpr size_t kMaxSteps = 16;                      // of a normalizer, pre_tokenizer, post_processor or decoder
+constexpr size_t kMaxReplacement = 64;                // bytes; with the steps it bounds how much a text can grow
+constexpr size_t kMaxTokenBytes = size_t(256) << 20;  // of all tokens together
 
-constexpr const char* kGpt2Pattern =
-    R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)";
+constexpr const char* kGpt2Pattern = R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)";
 
 json parse_json(std::string_view text, const std::string& name) {
   if (text.size() > kMaxFile) throw bad_input("{}: {} bytes; at most {}", name, text.size(), kMaxFile);
@@ -42,45 +44,51 @@ struct Node {
 
   bool null() const { return value.is_null(); }
 
-  Node operator[](const char* key) const {
-    static const json absent;
-    if (!value.is_object()) refuse(fmt::format("{} where an object is expected", value.type_name()));
+  void expect(bool holds, std::string_view what) const {
+    if (!holds) refuse(fmt::format("{} where {} is expected", value.type_name(), what));
+  }
+
+  Node operator[](const std::string& key) const {
+    static const json kAbsent;
+    expect(value.is_object(), "an object");
     const auto found = value.find(key);
-    return {found == value.end() ? absent : *found, fmt::format("{}.{}", path, key)};
+    return {found == value.end() ? kAbsent : *found, path + (path.ends_with(':') ? " " : ".") + key};
   }
 
   std::vector<Node> items() const {
-    if (!value.is_array()) refuse(fmt::format("{} where an array is expected", value.type_name()));
+    expect(value.is_array(), "an array");
     std::vector<Node> nodes;
     for (size_t i = 0; i < value.size(); ++i) nodes.push_back({value[i], fmt::format("{}[{}]", path, i)});
     return nodes;
   }
 
   std::string text() const {
-    if (!value.is_string()) refuse(fmt::format("{} where a string is expected", value.type_name()));
+    expect(value.is_string(), "a string");
     return value.get<std::string>();
   }
 
   bool flag(bool absent) const {
     if (null()) return absent;
-    if (!value.is_boolean()) refuse(fmt::format("{} where true or false is expected", value.type_name()));
+    expect(value.is_boolean(), "true or false");
     return value.get<bool>();
   }
 
   int64_t integer(int64_t most) const {
+    expect(value.is_number(), "a number");
     if (!value.is_number_unsigned() || value.get<uint64_t>() > uint64_t(most))
       refuse(fmt::format("{} where a whole number from 0 to {} is expected", value.dump(), most));
     return value.get<int64_t>();
   }
 
   void allow_keys(std::initializer_list<std::string_view> known) const {
+    expect(value.is_object(), "an object");
     for (const auto& [key, ignored] : value.items())
       if (std::find(known.begin(), known.end(), key) == known.end())
-        refuse(fmt::format("the key '{}' is not supported; supported: {}", key, fmt::join(known, ", ")));
+        refuse(fmt::format("the key '{:.60}' is not supported; supported: {}", key, fmt::join(known, ", ")));
   }
 
   [[noreturn]] void refuse_type(std::string_view supported) const {
-    refuse(fmt::format("the type '{}' is not supported; supported: {}", (*this)["type"].text(), supported));
+    refuse(fmt::format("the type '{:.60}' is not supported; supported: {}", (*this)["type"].text(), supported));
   }
 };
 
@@ -95,6 +103,7 @@ void flatten(std::vector<Node>& steps, const Node& node, const char* list) {
 std::vector<Node> flatten(const Node& node, const char* list) {
   std::vector<Node> steps;
   flatten(steps, node, list);
+  if (steps.size() > kMaxSteps) node.refuse(fmt::format("{} steps; at most {}", steps.size(), kMaxSteps));
   return steps;
 }
 
@@ -105,10 +114,8 @@ std::array<std::string, 256> byte_spellings() {
   for (int byte = 0; byte < 256; ++byte) {
     const bool prints = (byte >= 0x21 && byte <= 0x7E) || (byte >= 0xA1 && byte != 0xAD);
     const int code_point = prints ? byte : next++;
-    if (code_point < 0x80)
-      spelling[byte] = {char(code_point)};
-    else
-      spelling[byte] = {char(0xC0 | code_point >> 6), char(0x80 | (code_point & 0x3F))};
+    if (code_point >= 0x80) spelling[byte] += char(0xC0 | code_point >> 6);
+    spelling[byte] += char(code_point < 0x80 ? code_point : 0x80 | (code_point & 0x3F));
   }
   return spelling;
 }
@@ -138,12 +145,13 @@ void name_token(Tokenizer& t, int64_t id, const std::string& text, const std::st
   if (text.empty()) throw bad_input("{}: the token of id {} is empty", path, id);
   if (id >= int64_t(t.tokens.size())) t.tokens.resize(id + 1);
   std::string& known = t.tokens[id].text;
-  if (!known.empty() && known != text) throw bad_input("{}: the id {} is that of '{}' and of '{}'", path, id, known, text);
-  known = text;
+  if (!known.empty() && known != text)
+    throw bad_input("{}: the id {} is that of '{:.60}' and of '{:.60}'", path, id, known, text);
+  known = t.tokens[id].bytes = text;
 }
 
 void read_vocab(Tokenizer& t, const Node& node) {
-  if (!node.value.is_object()) node.refuse("an object of tokens and ids is expected");
+  node.expect(node.value.is_object(), "an object of tokens and ids");
   t.vocab.reserve(node.value.size());
   for (const auto& [text, id] : node.value.items()) {
     const int64_t number = Node{id, node.path + "." + text}.integer(kMaxVocab - 1);
@@ -153,10 +161,8 @@ void read_vocab(Tokenizer& t, const Node& node) {
 }
 
 void read_merges(Tokenizer& t, const Node& node) {
-  if (!node.value.is_array()) node.refuse("an array of merges is expected");
-  const auto refuse = [&](size_t i, std::string_view what) {
-    throw bad_input("{}[{}]: {} {}", node.path, i, node.value[i].dump(), what);
-  };
+  node.expect(node.value.is_array(), "an array");
+  const auto refuse = [&](size_t i, const std::string& what) { throw bad_input("{}[{}]: {}", node.path, i, what); };
   t.merges.reserve(node.value.size());
   for (size_t i = 0; i < node.value.size(); ++i) {
     const json& merge = node.value[i];
@@ -173,7 +179,7 @@ void read_merges(Tokenizer& t, const Node& node) {
     }
     const auto a = t.vocab.find(left), b = t.vocab.find(right), both = t.vocab.find(left + right);
     if (a == t.vocab.end() || b == t.vocab.end() || both == t.vocab.end())
-      refuse(i, "merges or makes a token that is not in the vocabulary");
+      refuse(i, fmt::format("'{:.60}', '{:.60}' or both together are not in the vocabulary", left, right));
     t.merges.insert_or_assign(merge_key(a->second, b->second), Merge{int32_t(i), both->second});
   }
 }
@@ -203,9 +209,24 @@ void read_model(Tokenizer& t, const Node& model) {
   for (int byte = 0; byte < 256 && t.byte_fallback; ++byte) {
     const std::string text = fmt::format("<0x{:02X}>", byte);
     const auto found = t.vocab.find(text);
-    if (found == t.vocab.end()) model["byte_fallback"].refuse(fmt::format("needs the token {} in the vocabulary", text));
+    if (found == t.vocab.end())
+      model["byte_fallback"].refuse(fmt::format("needs the token {} in the vocabulary", text));
     t.byte_tokens[byte] = found->second;
   }
+}
+
+std::string replacement(const Node& node) {
+  const std::string text = node.text();
+  if (text.size() > kMaxReplacement) node.refuse(fmt::format("{} bytes; at most {}", text.size(), kMaxReplacement));
+  return text;
+}
+
+Rewrite read_replace(const Node& step) {
+  step.allow_keys({"type", "pattern", "content"});
+  step["pattern"].allow_keys({"String"});
+  const Node from = step["pattern"]["String"];
+  if (from.text().empty()) from.refuse("the text to replace is empty");
+  return {from.text(), replacement(step["content"])};
 }
 
 void read_normalizer(Tokenizer& t, const Node& node) {
@@ -213,22 +234,24 @@ void read_normalizer(Tokenizer& t, const Node& node) {
     const std::string type = step["type"].text();
     if (type == "Prepend") {
       step.allow_keys({"type", "prepend"});
-      t.normalizer.push_back({{}, step["prepend"].text()});
+      t.normalizer.push_back({{}, replacement(step["prepend"])});
     } else if (type == "Replace") {
-      step.allow_keys({"type", "pattern", "content"});
-      step["pattern"].allow_keys({"String"});
-      t.normalizer.push_back({step["pattern"]["String"].text(), step["content"].text()});
-      if (t.normalizer.back().from->empty()) step["pattern"].refuse("the text to replace is empty");
+      t.normalizer.push_back(read_replace(step));
     } else {
       step.refuse_type("Prepend, Replace, Sequence");
     }
   }
 }
 
+std::string one_character(const Node& node) {
+  const std::string text = node.text();
+  if (text.empty() || utf8_step(text).bytes != text.size()) node.refuse("must be one character");
+  return text;
+}
+
 Metaspace read_metaspace(const Node& node) {
   node.allow_keys({"type", "replacement", "str_rep", "add_prefix_space", "prepend_scheme", "split"});
-  Metaspace m{node["replacement"].text(), Metaspace::Prepend::always, node["split"].flag(true)};
-  if (m.replacement.empty()) node["replacement"].refuse("empty");
+  Metaspace m{one_character(node["replacement"]), Metaspace::Prepend::always, node["split"].flag(true)};
   const Node scheme = node["prepend_scheme"];
   const std::string name = scheme.null() ? node["add_prefix_space"].flag(true) ? "always" : "never" : scheme.text();
   if (name == "never")
@@ -255,7 +278,8 @@ void read_pre_tokenizer(Tokenizer& t, const Node& node) {
       step.allow_keys({"type", "add_prefix_space", "trim_offsets", "use_regex"});
       t.byte_level = true;
       t.add_prefix_space = step["add_prefix_space"].flag(true);
-      if (t.add_prefix_space && !t.splits.empty()) step["add_prefix_space"].refuse("only false is supported after Split");
+      if (t.add_prefix_space && !t.splits.empty())
+        step["add_prefix_space"].refuse("only false is supported after Split");
       if (step["use_regex"].flag(true)) t.splits.emplace_back(kGpt2Pattern);
     } else if (type == "Metaspace" && steps.size() == 1) {
       t.metaspace = read_metaspace(step);
@@ -273,16 +297,15 @@ void read_added_tokens(Tokenizer& t, const Node& node) {
     const std::string text = added["content"].text();
     for (const char* key : {"single_word", "lstrip", "rstrip"})
       if (added[key].flag(false)) added[key].refuse("only false is supported");
-    if (text.size() > kMaxAddedToken) added["content"].refuse(fmt::format("over {} bytes", kMaxAddedToken));
     if (const auto known = t.vocab.find(text); known != t.vocab.end() && known->second != id)
       added["id"].refuse(fmt::format("'{}' has the id {} in model.vocab", text, known->second));
     name_token(t, id, text, added.path);
     t.tokens[id].special = added["special"].flag(false);
-    const bool normalized = added["normalized"].flag(!t.tokens[id].special);
-    std::string pattern = text;
-    if (normalized)
-      for (const Rewrite& step : t.normalizer) pattern = apply(step, pattern);
-    (normalized ? t.added_normalized : t.added).tokens.emplace_back(pattern, id);
+    const bool normalized = added["normalized"].flag(false);
+    if (normalized) t.tokens[id].bytes = rewrite(text, t.normalizer);
+    if (t.tokens[id].bytes.size() > kMaxAddedToken)
+      added["content"].refuse(fmt::format("longer than {} bytes", kMaxAddedToken));
+    (normalized ? t.added_normalized : t.added).tokens.emplace_back(t.tokens[id].bytes, id);
   }
   for (TokenFinder* finder : {&t.added, &t.added_normalized}) {
     std::sort(finder->tokens.begin(), finder->tokens.end());
@@ -312,24 +335,112 @@ void read_post_processor(Tokenizer& t, const Node& node) {
   if (t.prefix.size() == 1) t.bos_id = t.prefix[0];
 }
 
+// Where a token decodes by itself, what it stands for; the rest of the decoder's work needs its neighbours.
 void read_decoder(Tokenizer& t, const Node& node) {
   const std::vector<Node> steps = flatten(node, "decoders");
   const bool byte_level = steps.size() == 1 && steps[0]["type"].text() == "ByteLevel";
-  if (byte_level != t.byte_level) node.refuse("the decoder must be ByteLevel if and only if the pre_tokenizer is");
-  for (Token& token : t.tokens) token.bytes = token.text;
-  if (byte_level) return;
-  int stage = 0;  // of Replace, ByteFallback, Fuse, Strip
-  const auto enter = [&](const Node& step, int next, bool again) {
-    if (next < stage || (next == stage && !again))
-      step.refuse("out of order; supported: Replace, ByteFallback, Fuse, Strip in this order");
-    stage = next;
-  };
+  if (byte_level != t.byte_level) node.refuse("must be ByteLevel if and only if the pre_tokenizer is");
+  if (byte_level) return;  // read_bytes has done it
+  std::vector<Rewrite> replace;
+  bool byte_fallback = false, fuse = false;
   for (const Node& step : steps) {
     const std::string type = step["type"].text();
+    const bool late = !t.strip.empty() || (fuse && type != "Strip") || (byte_fallback && type == "Replace");
+    if (late) step.refuse("out of order; supported: Replace, ByteFallback, Fuse, Strip in this order");
     if (type == "Replace") {
+      replace.push_back(read_replace(step));
+    } else if (type == "ByteFallback") {
+      byte_fallback = true;
+    } else if (type == "Fuse") {
+      fuse = true;
+    } else if (type == "Strip") {
+      step.allow_keys({"type", "content", "start", "stop"});
+      if (!fuse) step.refuse("Strip without Fuse before it is not supported");
+      step["stop"].integer(0);  // anything else is refused
+      t.strip = one_character(step["content"]);
+      t.strip_count = step["start"].integer(kMaxVocab);
+    } else {
+      step.refuse_type("Replace, ByteFallback, Fuse, Strip, Sequence; ByteLevel with that pre_tokenizer");
     }
+  }
+  size_t total = 0;
+  for (Token& token : t.tokens) {
+    token.bytes = rewrite(token.bytes, replace);
+    const int byte = byte_fallback ? fallback_byte(token.bytes) : -1;
+    token.partial = byte >= 0;
+    if (token.partial) token.bytes = char(byte);
+    if ((total += token.bytes.size()) > kMaxTokenBytes) node.refuse("makes the tokens too long");
   }
 }
 
+// Turns byte-level tokens, spelled in printing characters, into bytes.
+void read_bytes(Tokenizer& t) {
+  const std::array<std::string, 256> spelling = byte_spellings();
+  StringMap<char> byte_of;
+  for (int byte = 0; byte < 256; ++byte) byte_of.emplace(spelling[byte], char(byte));
+  for (Token& token : t.tokens) {
+    if (auto bytes = spelled_bytes(token.bytes, byte_of)) token.bytes = std::move(*bytes);
+    token.partial = true;
+  }
+  StringMap<int32_t> vocab;
+  vocab.reserve(t.vocab.size());
+  for (const auto& [text, id] : t.vocab)
+    if (auto bytes = spelled_bytes(text, byte_of)) vocab.emplace(std::move(*bytes), id);
+  t.vocab = std::move(vocab);  // a token with other characters is never in a word
+  for (int byte = 0; byte < 256; ++byte) {
+    const auto found = t.vocab.find(std::string_view(std::array{char(byte)}.data(), 1));
+    t.byte_tokens[byte] = found == t.vocab.end() ? -1 : found->second;
+  }
+}
+
+// tokenizer_config.json names its special tokens by their text, or by an object with their text.
+int32_t special_token(const Tokenizer& t, const Node& node, int32_t absent) {
+  if (node.null()) return absent;
+  const std::string text = (node.value.is_object() ? node["content"] : node).text();
+  for (size_t id = 0; id < t.tokens.size(); ++id)
+    if (t.tokens[id].text == text && !text.empty()) return int32_t(id);
+  node.refuse(fmt::format("'{:.60}' is not a token", text));
+}
+
+std::string read_file(const std::filesystem::path& path) {
+  std::ifstream file(path, std::ios::binary);
+  std::error_code error;
+  const auto size = std::filesystem::file_size(path, error);
+  if (!file || error) throw bad_input("{}: cannot be read", path.string());
+  if (size > kMaxFile) throw bad_input("{}: {} bytes; at most {}", path.string(), size, kMaxFile);
+  std::string text(size, '\0');
+  if (!file.read(text.data(), std::streamsize(size))) throw bad_input("{}: cannot be read", path.string());
+  return text;
+}
+
 }  // namespace
+
+Tokenizer parse_tokenizer(std::string_view text, std::string_view config, const std::string& name) {
+  const json root_value = parse_json(text, name);
+  const Node root{root_value, name + ":"};
+  Tokenizer t;
+  read_model(t, root["model"]);
+  read_normalizer(t, root["normalizer"]);
+  read_pre_tokenizer(t, root["pre_tokenizer"]);
+  if (t.byte_level && t.byte_fallback) root["model"].refuse("byte_fallback with a ByteLevel pre_tokenizer");
+  read_added_tokens(t, root["added_tokens"]);
+  read_post_processor(t, root["post_processor"]);
+  if (t.byte_level) read_bytes(t);
+  read_decoder(t, root["decoder"]);
+  if (!config.empty()) {
+    const std::string config_name = "tokenizer_config.json";
+    const json config_value = parse_json(config, config_name);
+    const Node settings{config_value, config_name + ":"};
+    t.bos_id = special_token(t, settings["bos_token"], t.bos_id);
+    t.eos_id = special_token(t, settings["eos_token"], t.eos_id);
+  }
+  return t;
+}
+
+Tokenizer load_tokenizer(const std::filesystem::path& path) {
+  const std::filesystem::path file = std::filesystem::is_directory(path) ? path / "tokenizer.json" : path;
+  const std::filesystem::path config = file.parent_path() / "tokenizer_config.json";
+  return parse_tokenizer(read_file(file), std::filesystem::exists(config) ? read_file(config) : "", file.string());
+}
+
 }  // namespace tangram

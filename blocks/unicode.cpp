@@ -8,7 +8,7 @@ namespace tangram {
 namespace {
 
 struct Lead {
-  size_t bytes;             // of the whole character; 0: no character begins with this byte
+  size_t bytes;                    // of the whole character; 0: no character begins with this byte
   uint8_t second_min, second_max;  // the second byte excludes overlong forms, surrogates and values over U+10FFFF
 };
 

@@ -13,13 +13,13 @@ namespace tangram {
 enum class Subblock : uint8_t { attention, ffn };
 
 /// Which axis of a parameter is divided over tensor-parallel ranks.
-enum class Split : uint8_t { none, rows, cols };
+enum class SplitAxis : uint8_t { none, rows, cols };
 
 /// A parameter of a subblock: its checkpoint name below `self_attn.` or `mlp.`, and its shape (rows, cols).
 struct ParamSpec {
   std::string name;
   int64_t rows, cols;
-  Split split;
+  SplitAxis split;
   bool input;  ///< multiplies the subblock's normalised input; input parameters come first
 };
 

@@ -111,4 +111,28 @@ void collect_statistics(const Model& teacher, std::span<const Batch> batches,
   }
 }
 
+void save_statistics(const std::filesystem::path& path, const LayerStatistics& statistics) {
+  write_safetensors(path, named(statistics));
+}
+
+LayerStatistics load_statistics(const std::filesystem::path& path, const ModelConfig& config) {
+  const SafeTensors file = read_safetensors(path);
+  const int64_t H = config.hidden_size, I = config.intermediate_size;
+  const auto read = [&](const std::string& name, int64_t rows, int64_t cols) {
+    const Tensor t = file.at(name, rows, cols);
+    if (t.dtype != DType::f32) throw bad_input("{}: {} is {}; must be f32", file.name, name, name_of(t.dtype));
+    return t;
+  };
+  LayerStatistics statistics;
+  for (Subblock s : {Subblock::attention, Subblock::ffn}) {
+    SubblockStatistics& sub = s == Subblock::attention ? statistics.attention : statistics.ffn;
+    sub.xx = read(fmt::format("{}.xx", name_of(s)), H, H);
+    sub.xy = read(fmt::format("{}.xy", name_of(s)), H, H);
+  }
+  statistics.ffn.hh = read("ffn.hh", I, I);
+  statistics.ffn.contribution = read("ffn.contribution", 1, I);
+  statistics.memory = std::make_shared<std::vector<std::shared_ptr<void>>>(file.memory);
+  return statistics;
+}
+
 }  // namespace tangram

@@ -5,12 +5,6 @@
 #include "kernels/attention_tiles.h"
 
 namespace tangram {
-namespace {
-
-constexpr int64_t kRunTokens = 512;  // one work item; long enough that packing the keys it sees costs little
-
-}  // namespace
-
 void attention_forward(Tensor out, Tensor lse, Tensor q, Tensor k, Tensor v, const AttentionShape& shape,
                        std::span<const int32_t> offsets, Context& ctx) {
   check_attention("q", q, shape.heads, shape, q.rows, q.dtype);
@@ -26,8 +20,9 @@ void attention_forward(Tensor out, Tensor lse, Tensor q, Tensor k, Tensor v, con
     const int64_t tokens = offsets[s + 1] - offsets[s];
     for (int64_t begin = 0; begin < tokens; begin += kRunTokens)
       for (int64_t head = 0; head < shape.kv_heads; ++head)
-        runs.push_back({out, lse, q, offsets[s], begin, std::min(begin + kRunTokens, tokens), head});
+        runs.push_back({static_cast<int64_t>(s), head, offsets[s], begin, std::min(begin + kRunTokens, tokens)});
   }
+  const QueryTensors tensors{out, lse, q};
   const HeadShape head(shape);
   const ArenaScope scope(ctx.scratch);
   const Tensor scratch =
@@ -38,7 +33,7 @@ void attention_forward(Tensor out, Tensor lse, Tensor q, Tensor k, Tensor v, con
     for (const QueryRun& run : runs) {
       const int64_t channel = run.kv_head * head.head_dim;
       attend<T>(
-          run, [&](int64_t j) { return k.row<T>(run.row_of_first + j) + channel; },
+          tensors, run, [&](int64_t j) { return k.row<T>(run.row_of_first + j) + channel; },
           [&](int64_t j) { return v.row<T>(run.row_of_first + j) + channel; }, head,
           {scratch.row<float>(omp_get_thread_num())});
     }

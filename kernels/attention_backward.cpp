@@ -12,8 +12,9 @@ struct Backward {
 
 int64_t backward_floats(int64_t tokens, const HeadShape& head) {
   const int64_t rows = head.block_rows();
-  return round_up(tokens, kPanelCols) * (2 * head.head_dim + 3 * head.padded) +
-         rows * (5 * head.padded + 2 * kTileStride + 2) + 14 * kPanelCols;
+  constexpr int64_t kTakes = 14;  // each may be rounded up
+  return round_up(tokens, kTileKeys) * (2 * head.head_dim + head.padded) + 2 * tokens * head.padded +
+         rows * (5 * head.padded + 2 * kTileStride + 2) + kTakes * kPanelCols;
 }
 
 /// From scores and dp to p and ds: s = exp(scale s - lse), dp = s (dp - delta).
@@ -22,11 +23,18 @@ void softmax_backward(float* s, float* dp, const float* lse, const float* delta,
   for (int64_t row = 0; row < tile.rows; ++row) {
     const Tile::Range range = tile.touched[row / kTileRows];
     float *p = s + row * kTileStride, *ds = dp + row * kTileStride;
+    const float scale = head.scale, lse_row = lse[row], delta_row = delta[row];
     for (int64_t j = range.begin; j < range.end; ++j) {
-      p[j] = fast_exp(p[j] * head.scale - lse[row]);
-      ds[j] = p[j] * (ds[j] - delta[row]);
+      p[j] = fast_exp(p[j] * scale - lse_row);
+      ds[j] = p[j] * (ds[j] - delta_row);
     }
   }
+}
+
+float dot(const float* a, const float* b, int64_t count) {
+  Lanes sum{};
+  for (int64_t i = 0; i < count; i += kLanes) sum += load(a + i) * load(b + i);
+  return lane_sum(sum);
 }
 
 /// The gradient of one sequence and key/value head. Blocks add to dk and dv in order of position.
@@ -35,9 +43,9 @@ void backward_item(const Backward& t, int64_t first_row, int64_t tokens, int64_t
                    Workspace scratch) {
   const int64_t D = head.head_dim, P = head.padded, block_rows = head.block_rows();
   const int64_t query_channel = kv_head * head.group * D, key_channel = kv_head * D;
-  float* keys_t = scratch.take(round_up(tokens, kPanelCols) * D);
-  float* values_t = scratch.take(round_up(tokens, kPanelCols) * D);
-  float* keys = scratch.take(tokens * P);
+  float* keys_t = scratch.take(round_up(tokens, kTileKeys) * D);
+  float* values_t = scratch.take(round_up(tokens, kTileKeys) * D);
+  float* keys = scratch.take(round_up(tokens, kTileKeys) * P);
   float *dk = scratch.take(tokens * P), *dv = scratch.take(tokens * P);
   float *q = scratch.take(block_rows * P), *q_panels = scratch.take(block_rows * P);
   float *dout = scratch.take(block_rows * P), *dout_panels = scratch.take(block_rows * P);
@@ -46,9 +54,12 @@ void backward_item(const Backward& t, int64_t first_row, int64_t tokens, int64_t
   float *lse = scratch.take(block_rows), *delta = scratch.take(block_rows);
 
   const auto key_row = [&](const Tensor& x, int64_t j) { return x.row<T>(first_row + j) + key_channel; };
-  pack_transposed(keys_t, tokens, head, [&](int64_t j) { return key_row(t.k, j); });
-  pack_transposed(values_t, tokens, head, [&](int64_t j) { return key_row(t.v, j); });
-  pack_rows(keys, tokens, head, [&](int64_t j) { return key_row(t.k, j); });
+  for (int64_t j = 0; j < tokens; j += kTileKeys) {
+    const int64_t count = std::min(kTileKeys, tokens - j);
+    pack_transposed(keys_t + j * D, count, head, [&](int64_t i) { return key_row(t.k, j + i); });
+    pack_transposed(values_t + j * D, count, head, [&](int64_t i) { return key_row(t.v, j + i); });
+    pack_rows(keys + j * P, count, kTileKeys, head, [&](int64_t i) { return key_row(t.k, j + i); });
+  }
   std::fill(dk, dk + tokens * P, 0.0f);
   std::fill(dv, dv + tokens * P, 0.0f);
 
@@ -60,12 +71,14 @@ void backward_item(const Backward& t, int64_t first_row, int64_t tokens, int64_t
     };
     pack_plain(q, rows, head, [&](int64_t r) { return query_row(t.q, r); });
     pack_plain(dout, rows, head, [&](int64_t r) { return query_row(t.dout, r); });
-    pack_rows(q_panels, rows, head, [&](int64_t r) { return q + r * P; });
-    pack_rows(dout_panels, rows, head, [&](int64_t r) { return dout + r * P; });
+    pack_plain(dq, rows, head, [&](int64_t r) { return query_row(t.out, r); });  // dq serves as room for out here
+    const int64_t next_rows = std::clamp<int64_t>(tokens - query - block, 0, head.block_tokens) * head.group;
+    for (const Tensor& x : {t.q, t.dout, t.out})
+      prefetch_rows(next_rows, head, [&](int64_t r) { return query_row(x, rows + r); });
+    pack_rows(q_panels, rows, rows, head, [&](int64_t r) { return q + r * P; });
+    pack_rows(dout_panels, rows, rows, head, [&](int64_t r) { return dout + r * P; });
     for (int64_t r = 0; r < rows; ++r) {
-      const T* out = query_row(t.out, r);
-      delta[r] = 0;
-      for (int64_t d = 0; d < D; ++d) delta[r] += dout[r * P + d] * static_cast<float>(out[d]);
+      delta[r] = dot(dout + r * P, dq + r * P, P);
       lse[r] = t.lse.row<float>(first_row + query + r / head.group)[kv_head * head.group + r % head.group];
     }
     std::fill(dq, dq + rows * P, 0.0f);
@@ -77,7 +90,7 @@ void backward_item(const Backward& t, int64_t first_row, int64_t tokens, int64_t
       softmax_backward(s, dp, lse, delta, tile, head);
       tile_scatter(dv + j * P, s, dout_panels, tile, head);
       tile_scatter(dk + j * P, dp, q_panels, tile, head);
-      tile_combine(dq, dp, keys + j * head.panel, tokens, tile, head);
+      tile_combine(dq, dp, keys + j * P, tile, head);
     }
     for (int64_t r = 0; r < rows; ++r) {
       T* out = query_row(t.dq, r);

@@ -37,15 +37,15 @@ void tile_scores(float* s, const float* a, const float* b, const Tile& tile, con
     }
 }
 
-void tile_combine(float* c, const float* p, const float* b, int64_t b_rows, const Tile& tile, const HeadShape& head) {
+void tile_combine(float* c, const float* p, const float* b, const Tile& tile, const HeadShape& head) {
   for (int64_t col = 0; col < head.padded; col += head.panel)
     for (int64_t row = 0; row < tile.rows; row += kTileRows) {
       const auto [begin, end] = tile.touched[row / kTileRows];
       const int64_t last = std::min(end, tile.keys);  // b holds no rows past the last key
       if (begin >= last) continue;
       tile_product(c + row * head.padded + col, head.padded, p + row * kTileStride + begin, kTileStride, 1,
-                   b + col * b_rows + begin * head.panel, last - begin, std::min<int64_t>(kTileRows, tile.rows - row),
-                   head.panel, true);
+                   b + col * kTileKeys + begin * head.panel, last - begin,
+                   std::min<int64_t>(kTileRows, tile.rows - row), head.panel, true);
     }
 }
 
@@ -90,33 +90,35 @@ void RunningSoftmax::start(int64_t rows, const HeadShape& head) {
 }
 
 void RunningSoftmax::update(float* s, const Tile& tile, const HeadShape& head) {
+  const float scale = head.scale;
   for (int64_t row = 0; row < tile.rows; ++row) {
     const Tile::Range range = tile.touched[row / kTileRows];
     if (range.empty()) continue;
-    float* x = s + row * kTileStride;
+    float *x = s + row * kTileStride, *out = c + row * head.padded;
     Lanes largest = load(x + range.begin);
     for (int64_t j = range.begin + kLanes; j < range.end; j += kLanes) largest = max(largest, load(x + j));
-    const float tile_max = lane_max(largest) * head.scale;
+    const float tile_max = lane_max(largest) * scale;
     if (tile_max == kNever) {  // this row sees none of the columns that its neighbours see
       std::fill(x + range.begin, x + range.end, 0.0f);
       continue;
     }
     const float new_max = std::max(m[row], tile_max), correction = fast_exp(m[row] - new_max);
-    for (int64_t j = range.begin; j < range.end; ++j) x[j] = fast_exp(x[j] * head.scale - new_max);
+    for (int64_t j = range.begin; j < range.end; ++j) x[j] = fast_exp(x[j] * scale - new_max);
     Lanes sum{};
     for (int64_t j = range.begin; j < range.end; j += kLanes) sum += load(x + j);
     m[row] = new_max;
     l[row] = l[row] * correction + lane_sum(sum);
     if (correction != 1)
-      for (int64_t d = 0; d < head.padded; ++d) c[row * head.padded + d] *= correction;
+      for (int64_t d = 0; d < head.padded; ++d) out[d] *= correction;
   }
 }
 
 int64_t attend_floats(int64_t tokens, int64_t keys, const HeadShape& head) {
-  if (head.window < keys) keys = std::min(keys, head.window + tokens + kTileKeys);
-  const int64_t rows = head.block_rows(), per_take = kPanelCols;  // what Workspace may round up
-  return round_up(keys, kPanelCols) * (head.head_dim + head.padded) + rows * (2 * head.padded + kTileStride + 2) +
-         7 * per_take;
+  const int64_t rows = head.block_rows(), most_keys = head.window < keys ? head.window + tokens + kTileKeys : keys;
+  const int64_t slots = tokens <= head.block_tokens ? 1 : ceil_div(most_keys, kTileKeys);
+  constexpr int64_t kTakes = 7;  // each may be rounded up
+  return slots * kTileKeys * (head.head_dim + head.padded) + rows * (2 * head.padded + kTileStride + 2) +
+         kTakes * kPanelCols;
 }
 
 void check_attention(const char* name, Tensor x, int64_t heads, const AttentionShape& shape, int64_t tokens,

@@ -51,44 +51,65 @@ struct Workspace {
   }
 };
 
-/// x (count, D) in panels; row(i) points to row i. Columns past D are zero.
+/// Asks for rows ahead of their use: they lie too far apart for the hardware to see a pattern.
 template <class Row>
-void pack_rows(float* panels, int64_t count, const HeadShape& head, Row row) {
-  const int64_t W = head.panel;
+void prefetch_rows(int64_t count, const HeadShape& head, Row row) {
+  constexpr int64_t kLine = 64;
   for (int64_t i = 0; i < count; ++i) {
     const auto* x = row(i);
-    for (int64_t first = 0; first < head.padded; first += W) {
-      float* out = panels + first * count + i * W;
-      const int64_t cols = std::min(W, head.head_dim - first);
-      for (int64_t c = 0; c < cols; ++c) out[c] = x[first + c];
-      for (int64_t c = cols; c < W; ++c) out[c] = 0;
-    }
+    const int64_t per_line = kLine / static_cast<int64_t>(sizeof(*x));
+    for (int64_t d = 0; d < head.head_dim; d += per_line) __builtin_prefetch(x + d);
   }
 }
 
-/// x (count, D) as it is, rows `padded` apart. Columns past D are zero.
+/// One row of D channels as f32, in pieces of 8, the last filled up with zeros: piece(d, lanes).
+template <class T, class Piece>
+void for_pieces(const T* x, int64_t D, Piece piece) {
+  int64_t d = 0;
+  for (; d + kLanes <= D; d += kLanes) piece(d, widen(x + d));
+  if (d == D) return;
+  Lanes rest{};
+  for (int64_t i = d; i < D; ++i) rest[i - d] = x[i];
+  piece(d, rest);
+}
+
+/// x (count, D) as it is, rows `padded` apart; row(i) points to row i. Columns past D are zero.
 template <class Row>
 void pack_plain(float* out, int64_t count, const HeadShape& head, Row row) {
   for (int64_t i = 0; i < count; ++i, out += head.padded) {
-    const auto* x = row(i);
-    for (int64_t d = 0; d < head.head_dim; ++d) out[d] = x[d];
-    for (int64_t d = head.head_dim; d < head.padded; ++d) out[d] = 0;
+    store(out + head.padded - kLanes, Lanes{});
+    for_pieces(row(i), head.head_dim, [&](int64_t d, Lanes x) { store(out + d, x); });
   }
 }
 
-/// The transpose of x (count, D), a matrix (D, count), in panels of kPanelCols; columns past count are zero.
+/// x (count, D) in panels with room for `panel_rows` rows. Columns past D are zero.
+template <class Row>
+void pack_rows(float* panels, int64_t count, int64_t panel_rows, const HeadShape& head, Row row) {
+  const int64_t W = head.panel;
+  for (int64_t i = 0; i < count; ++i) {
+    store(panels + (head.padded - W) * panel_rows + i * W + W - kLanes, Lanes{});
+    for_pieces(row(i), head.head_dim,
+               [&](int64_t d, Lanes x) { store(panels + d / W * W * panel_rows + i * W + d % W, x); });
+  }
+}
+
+/// The transpose of x (count, D), a matrix (D, count), in panels of kPanelCols. Columns past count are zero.
 template <class Row>
 void pack_transposed(float* panels, int64_t count, const HeadShape& head, Row row) {
   const int64_t D = head.head_dim;
-  for (int64_t first = 0; first < count; first += kPanelCols) {
-    float* panel = panels + first * D;
-    const int64_t cols = std::min<int64_t>(kPanelCols, count - first);
-    for (int64_t c = 0; c < cols; ++c) {
-      const auto* x = row(first + c);
-      for (int64_t d = 0; d < D; ++d) panel[d * kPanelCols + c] = x[d];
+  for (int64_t first = 0; first < round_up(count, kPanelCols); first += kLanes) {
+    float* panel = panels + first / kPanelCols * kPanelCols * D + first % kPanelCols;
+    decltype(row(0)) rows[kLanes];
+    for (int i = 0; i < kLanes; ++i) rows[i] = first + i < count ? row(first + i) : nullptr;
+    int64_t d = 0;
+    for (; d + kLanes <= D && first + kLanes <= count; d += kLanes) {
+      Lanes block[kLanes];
+      for (int i = 0; i < kLanes; ++i) block[i] = widen(rows[i] + d);
+      transpose(block);
+      for (int i = 0; i < kLanes; ++i) store(panel + (d + i) * kPanelCols, block[i]);
     }
-    for (int64_t c = cols; c < kPanelCols; ++c)
-      for (int64_t d = 0; d < D; ++d) panel[d * kPanelCols + c] = 0;
+    for (; d < D; ++d)
+      for (int i = 0; i < kLanes; ++i) panel[d * kPanelCols + i] = rows[i] ? static_cast<float>(rows[i][d]) : 0.0f;
   }
 }
 
@@ -117,13 +138,12 @@ void tile_scores(float* s, const float* a, const float* b, const Tile& tile, con
 
 /// c += p b over the touched part: out from probabilities and values, or dq from ds and keys.
 ///
-///   c  (rows, padded)     p  (rows, kTileStride)     b  from pack_rows over b_rows keys, here from the tile's first
-///   key
-void tile_combine(float* c, const float* p, const float* b, int64_t b_rows, const Tile& tile, const HeadShape& head);
+///   c  (rows, padded)     p  (rows, kTileStride)     b  the tile's keys from pack_rows with room for kTileKeys
+void tile_combine(float* c, const float* p, const float* b, const Tile& tile, const HeadShape& head);
 
 /// c += p^T b over the touched part: dv from probabilities and dout, or dk from ds and queries.
 ///
-///   c  (keys, padded)     p  (rows, kTileStride)     b  from pack_rows over the block's rows
+///   c  (keys, padded)     p  (rows, kTileStride)     b  the block's rows from pack_rows with room for them
 void tile_scatter(float* c, const float* p, const float* b, const Tile& tile, const HeadShape& head);
 
 /// s = -inf where a row's query does not see a touched column.
@@ -140,51 +160,68 @@ struct RunningSoftmax {
   void update(float* s, const Tile& tile, const HeadShape& head);
 };
 
-/// Queries at positions [begin, end) of a sequence against its keys from 0 on. Position p is row `row_of_first + p`
-/// of q, out and lse; lse may be empty.
-struct QueryRun {
+/// What a call to `attend` reads and writes besides keys and values, as in attention.h; lse may be empty.
+struct QueryTensors {
   Tensor out, lse, q;
-  int64_t row_of_first, begin, end, kv_head;
 };
+
+/// One work item: the queries at positions [begin, end) of a sequence. Position p is row `row_of_first + p` of q.
+struct QueryRun {
+  int64_t sequence, kv_head, row_of_first, begin, end;
+};
+
+constexpr int64_t kRunTokens = 512;  ///< of a run at most; so many make packing the keys they see cheap
 
 /// Floats of scratch that `attend` needs for a run of at most `tokens` queries in a sequence of at most `keys` keys.
 int64_t attend_floats(int64_t tokens, int64_t keys, const HeadShape& head);
 
 /// Attention of one run of queries: key(j) and value(j) point to the D channels at position j.
 template <class T, class Key, class Value>
-void attend(const QueryRun& run, Key key, Value value, const HeadShape& head, Workspace scratch) {
-  const int64_t D = head.head_dim, keys_begin = head.first_key(run.begin) / kTileKeys * kTileKeys;
-  const int64_t keys = run.end - keys_begin, first_channel = run.kv_head * head.group * D;
-  float* key_panels = scratch.take(round_up(keys, kPanelCols) * D);
-  float* value_panels = scratch.take(keys * head.padded);
-  float* queries = scratch.take(head.block_rows() * head.padded);
+void attend(const QueryTensors& t, const QueryRun& run, Key key, Value value, const HeadShape& head,
+            Workspace scratch) {
+  const int64_t D = head.head_dim, P = head.padded, first_channel = run.kv_head * head.group * D;
+  const int64_t keys_begin = head.first_key(run.begin) / kTileKeys * kTileKeys;
+  // Only a later block comes back to a tile of keys.
+  const int64_t slots = run.end - run.begin <= head.block_tokens ? 1 : ceil_div(run.end - keys_begin, kTileKeys);
+  float* key_panels = scratch.take(slots * kTileKeys * D);
+  float* value_panels = scratch.take(slots * kTileKeys * P);
+  float* queries = scratch.take(head.block_rows() * P);
   float* scores = scratch.take(head.block_rows() * kTileStride);
   RunningSoftmax softmax{scratch.take(head.block_rows()), scratch.take(head.block_rows()),
-                         scratch.take(head.block_rows() * head.padded)};
-  pack_transposed(key_panels, keys, head, [&](int64_t j) { return key(keys_begin + j); });
-  pack_rows(value_panels, keys, head, [&](int64_t j) { return value(keys_begin + j); });
+                         scratch.take(head.block_rows() * P)};
 
   Tile tile;
+  int64_t packed_end = keys_begin;
   for (int64_t query = run.begin; query < run.end; query += head.block_tokens) {
     const int64_t tokens = std::min(head.block_tokens, run.end - query), rows = tokens * head.group;
     const auto channels = [&](const Tensor& x, int64_t r) {
       return x.row<T>(run.row_of_first + query + r / head.group) + first_channel + r % head.group * D;
     };
-    pack_plain(queries, rows, head, [&](int64_t r) { return channels(run.q, r); });
+    pack_plain(queries, rows, head, [&](int64_t r) { return channels(t.q, r); });
+    const int64_t next_tokens = std::clamp<int64_t>(run.end - query - tokens, 0, head.block_tokens);
+    prefetch_rows(next_tokens * head.group, head, [&](int64_t r) { return channels(t.q, rows + r); });
     softmax.start(rows, head);
     for (int64_t j = head.first_key(query) / kTileKeys * kTileKeys; j < query + tokens; j += kTileKeys) {
+      const int64_t slot = (j - keys_begin) / kTileKeys % slots;
+      float *tile_keys = key_panels + slot * kTileKeys * D, *tile_values = value_panels + slot * kTileKeys * P;
+      if (j >= packed_end) {
+        const int64_t count = std::min(kTileKeys, run.end - j);
+        pack_transposed(tile_keys, count, head, [&](int64_t i) { return key(j + i); });
+        pack_rows(tile_values, count, kTileKeys, head, [&](int64_t i) { return value(j + i); });
+        packed_end = j + kTileKeys;
+      }
       tile.place(query, tokens, j, std::min(kTileKeys, query + tokens - j), head);
-      tile_scores(scores, queries, key_panels + (j - keys_begin) * D, tile, head);
+      tile_scores(scores, queries, tile_keys, tile, head);
       tile_mask(scores, tile, head);
       softmax.update(scores, tile, head);
-      tile_combine(softmax.c, scores, value_panels + (j - keys_begin) * head.panel, keys, tile, head);
+      tile_combine(softmax.c, scores, tile_values, tile, head);
     }
     for (int64_t r = 0; r < rows; ++r) {
       const float scale = 1 / softmax.l[r];
-      T* out = channels(run.out, r);
-      for (int64_t d = 0; d < D; ++d) out[d] = T(softmax.c[r * head.padded + d] * scale);
-      if (run.lse.data)
-        run.lse.row<float>(run.row_of_first + query + r / head.group)[run.kv_head * head.group + r % head.group] =
+      T* out = channels(t.out, r);
+      for (int64_t d = 0; d < D; ++d) out[d] = T(softmax.c[r * P + d] * scale);
+      if (t.lse.data)
+        t.lse.row<float>(run.row_of_first + query + r / head.group)[run.kv_head * head.group + r % head.group] =
             softmax.m[r] + std::log(softmax.l[r]);
     }
   }

@@ -18,6 +18,32 @@ inline Lanes load_odd(const bf16* p) {
   return reinterpret_cast<Lanes>(*reinterpret_cast<const Bf16Pairs*>(p) & 0xffff0000u);
 }
 
+/// Eight elements as f32.
+inline Lanes widen(const float* p) { return load(p); }
+inline Lanes widen(const bf16* p) {
+  using Halves = uint16_t __attribute__((vector_size(kLanes * sizeof(uint16_t)), aligned(2), may_alias));
+  using Words = uint32_t __attribute__((vector_size(kLanes * sizeof(uint32_t))));
+  return reinterpret_cast<Lanes>(__builtin_convertvector(*reinterpret_cast<const Halves*>(p), Words) << 16);
+}
+
+/// Rows become columns.
+inline void transpose(Lanes (&x)[kLanes]) {
+  Lanes pairs[kLanes], quads[kLanes];
+  for (int i = 0; i < kLanes; i += 2) {
+    pairs[i] = __builtin_shufflevector(x[i], x[i + 1], 0, 8, 1, 9, 4, 12, 5, 13);
+    pairs[i + 1] = __builtin_shufflevector(x[i], x[i + 1], 2, 10, 3, 11, 6, 14, 7, 15);
+  }
+  for (int i = 0; i < kLanes; i += 4)
+    for (int j = 0; j < 2; ++j) {
+      quads[i + 2 * j] = __builtin_shufflevector(pairs[i + j], pairs[i + 2 + j], 0, 1, 8, 9, 4, 5, 12, 13);
+      quads[i + 2 * j + 1] = __builtin_shufflevector(pairs[i + j], pairs[i + 2 + j], 2, 3, 10, 11, 6, 7, 14, 15);
+    }
+  for (int i = 0; i < 4; ++i) {
+    x[i] = __builtin_shufflevector(quads[i], quads[i + 4], 0, 1, 2, 3, 8, 9, 10, 11);
+    x[i + 4] = __builtin_shufflevector(quads[i], quads[i + 4], 4, 5, 6, 7, 12, 13, 14, 15);
+  }
+}
+
 inline Lanes broadcast(float x) { return Lanes{x, x, x, x, x, x, x, x}; }
 inline Lanes max(Lanes a, Lanes b) { return a > b ? a : b; }
 

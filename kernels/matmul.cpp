@@ -116,6 +116,7 @@ void run_in_f32(Product p, Context& ctx) {
 void matmul(Tensor c, Tensor a, Transpose transpose_a, Tensor b, Transpose transpose_b, bool accumulate, Context& ctx) {
   const Product p = checked(c, a, transpose_a, b, transpose_b, accumulate);
   ++ctx.matmul_calls;
+  ctx.matmul_flops += 2.0 * double(p.M) * double(p.N) * double(p.K);
   if (p.M == 0 || p.N == 0) return;
   if (p.K == 0) {
     if (!accumulate) fill_zero(c);

@@ -13,6 +13,7 @@ namespace {
 constexpr double kMostTokens = 1e15;
 constexpr double kMostSize = 1 << 20;  // of a model's dimension and of a sequence; keeps products inside 64 bits
 constexpr std::string_view kDTypeNames[] = {"f32", "bf16"};
+constexpr std::string_view kDecayNames[] = {"linear", "cosine"};
 constexpr std::string_view kInitNames[] = {"prune", "least_squares", "random"};
 constexpr std::string_view kTargetNames[] = {"subblock", "block"};
 constexpr std::string_view kHardwareNames[] = {"this"};
@@ -32,6 +33,7 @@ static void describe(V& v, TrainingConfig& c) {
   v.fraction("warmup", c.warmup, within(0, 1));
   v.fraction("decay_start", c.decay_start, within(0, 1));
   v.fraction("final_learning_rate", c.final_learning_rate, within(0, 1));
+  v.choice("decay", c.decay, kDecayNames);
   v.number("beta1", c.optimiser.beta1, within(0, 0.9999));
   v.number("beta2", c.optimiser.beta2, within(0, 0.99999));
   v.number("epsilon", c.optimiser.epsilon, {.low = 0, .high = 1, .above_low = true});
@@ -72,6 +74,7 @@ static void describe(V& v, TeacherConfig& c) {
 template <class V>
 static void describe(V& v, SkillsConfig& c) {
   v.count("seed", c.seed, within(0, 0x1p53));
+  v.count("facts", c.facts, within(0, 676));
   v.count("train_tokens", c.train_tokens, within(1, kMostTokens));
   v.count("validation_tokens", c.validation_tokens, within(1, kMostTokens));
 }
@@ -198,12 +201,12 @@ Error impossible(const SearchConfig& c, std::string_view key, fmt::format_string
 }
 
 void check_training(const SearchConfig& c, const std::string& key, const TrainingConfig& t) {
-  const int64_t T = c.data.sequence_length;
-  if (t.batch_tokens % t.micro_batches != 0 || t.batch_tokens / t.micro_batches % T != 0)
-    throw impossible(
-        c, key + ".batch_tokens", "{} is not {} micro_batches of whole sequences of {} tokens; the nearest is {}",
-        t.batch_tokens, t.micro_batches, T,
-        std::max<int64_t>(1, (t.batch_tokens + T * t.micro_batches / 2) / (T * t.micro_batches)) * T * t.micro_batches);
+  const int64_t unit = c.data.sequence_length * t.micro_batches;
+  if (t.batch_tokens % unit != 0)
+    throw impossible(c, key + ".batch_tokens",
+                     "{} is no multiple of {}, sequence_length {} x micro_batches {}; near: {}", t.batch_tokens, unit,
+                     c.data.sequence_length, t.micro_batches,
+                     std::max<int64_t>(1, (t.batch_tokens + unit / 2) / unit) * unit);
   if (t.tokens < t.batch_tokens)
     throw impossible(c, key + ".tokens", "{} is less than one batch of {}", t.tokens, t.batch_tokens);
 }

@@ -17,7 +17,7 @@
 namespace tangram {
 
 /// How one training run goes; shared by pre-training, blockwise and global distillation. The learning rate rises over
-/// the first `warmup` of the steps, stays until `decay_start`, and falls linearly to `final_learning_rate` of itself.
+/// the first `warmup` of the steps, stays until `decay_start`, and falls to `final_learning_rate` of itself.
 struct TrainingConfig {
   int64_t tokens = 100'000'000;
   int64_t batch_tokens = 65'536;  ///< of one optimiser step
@@ -26,6 +26,7 @@ struct TrainingConfig {
   double warmup = 0.05;            ///< part of the steps
   double decay_start = 0.05;       ///< part of the steps
   double final_learning_rate = 0;  ///< part of learning_rate
+  Decay decay = Decay::linear;
   OptimiserOptions optimiser;
   DType dtype = DType::f32;  ///< of weights and activations; masters and moments are f32
 };
@@ -45,6 +46,7 @@ struct TeacherConfig {
 /// The corpus of exactly checkable skills that Tangram generates.
 struct SkillsConfig {
   uint64_t seed = 1;
+  int64_t facts = 400;  ///< that the teacher has to know by heart
   int64_t train_tokens = 4'000'000;
   int64_t validation_tokens = 100'000;
 };

@@ -20,7 +20,8 @@ struct VerbInput {
 /// A verb that works on a model folder, such as `tangram inspect FOLDER`.
 struct ModelVerb {
   std::string_view name, summary, example;
-  /// Adds the verb's own options to `app` and returns what runs it after they were read.
+  /// Adds the verb's own options to `app` and returns what runs it after they were read. The options are read into
+  /// variables that the returned function owns.
   std::function<void(const VerbInput&)> (*add)(CLI::App& app);
 };
 

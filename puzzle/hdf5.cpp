@@ -14,6 +14,7 @@ namespace {
 
 static_assert(std::is_same_v<hid_t, int64_t> && std::is_same_v<herr_t, int>);
 
+constexpr size_t kTextReferenceBytes = 16;       // length, heap address and index of a text, in the file
 constexpr uint64_t kMostStringBytes = 64 << 20;  // of one array; a few heap entries could be shared by many strings
 
 // HDF5 prints its errors unless told otherwise; ours go into the exception.
@@ -67,19 +68,18 @@ Hdf5Id create_in_memory(const std::filesystem::path& path) {
   // netCDF-4 keeps its order of arrays and attributes by that of their creation.
   H5Pset_link_creation_order(create, H5P_CRT_ORDER_TRACKED | H5P_CRT_ORDER_INDEXED);
   H5Pset_attr_creation_order(create, H5P_CRT_ORDER_TRACKED | H5P_CRT_ORDER_INDEXED);
-  H5Pset_libver_bounds(access, H5F_LIBVER_V18, H5F_LIBVER_V18);
+  // As netCDF does; and HDF5 1.10 makes no valid image of a file whose superblock has a checksum.
+  H5Pset_libver_bounds(access, H5F_LIBVER_EARLIEST, H5F_LIBVER_V18);
   H5Pset_fapl_core(access, 1 << 20, false);
   return {checked(H5Fcreate(path.c_str(), H5F_ACC_TRUNC, create, access), path, "cannot be created"), H5Fclose};
 }
 
-// Fixed-length attributes are what netCDF writes; an empty string still needs one byte.
+// Of fixed length, as netCDF writes them; c_str()'s end is stored too.
 void put_text_attribute(hid_t object, const std::string& name, const std::string& value,
                         const std::filesystem::path& path) {
-  const Hdf5Id type = utf8_type(std::max<size_t>(value.size(), 1)), space(H5Screate(H5S_SCALAR), H5Sclose);
-  H5Tset_strpad(type, H5T_STR_NULLPAD);
+  const Hdf5Id type = utf8_type(value.size() + 1), space(H5Screate(H5S_SCALAR), H5Sclose);
   const Hdf5Id attribute(H5Acreate2(object, name.c_str(), type, space, H5P_DEFAULT, H5P_DEFAULT), H5Aclose);
-  const std::string padded = value.empty() ? std::string(1, '\0') : value;
-  checked(attribute < 0 ? -1 : H5Awrite(attribute, type, padded.data()), path, "attribute " + name);
+  checked(attribute < 0 ? -1 : H5Awrite(attribute, type, value.c_str()), path, "attribute " + name);
 }
 
 void put_attribute(hid_t object, const char* name, hid_t type, hsize_t count, const void* values,
@@ -147,8 +147,8 @@ void Hdf5Writer::put_array(const std::string& name, const Dimensions& dimensions
   for (const auto& [key, value] : attributes) put_text_attribute(array, key, value, path_);
 
   if (is_scale) {
-    put_text_attribute(array, "CLASS", std::string("DIMENSION_SCALE\0", 16), path_);
-    put_text_attribute(array, "NAME", name + '\0', path_);
+    put_text_attribute(array, "CLASS", "DIMENSION_SCALE", path_);
+    put_text_attribute(array, "NAME", name, path_);
     return;
   }
   for (size_t axis = 0; axis < dimensions.size(); ++axis)
@@ -295,7 +295,7 @@ void Hdf5Reader::read(void* values, const std::string& name, const std::vector<s
     throw bad_input("{}: '{}' has another type than f64, i64 or UTF-8 text, as its place asks", path_.string(), name);
   size_t count = 1;
   for (const size_t n : shape) count *= n;
-  if (H5Dget_storage_size(array) != count * H5Tget_size(stored))
+  if (H5Dget_storage_size(array) != count * (variable ? kTextReferenceBytes : sizeof(double)))
     throw bad_input("{}: '{}' is not stored whole", path_.string(), name);
   if (variable) {
     const Hdf5Id space(H5Dget_space(array), H5Sclose);

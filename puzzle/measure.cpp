@@ -5,6 +5,7 @@
 
 #include "kernels/elementwise.h"
 #include "kernels/random.h"
+#include "puzzle/costs.h"
 
 namespace tangram {
 namespace {
@@ -30,12 +31,6 @@ void fill_normal(Tensor x, double deviation, uint64_t stream) {
   });
 }
 
-// Sequences that are run at a time, so that a prefill stays within the limit.
-int64_t prefill_sequences(const Scenario& scenario, const MeasureOptions& options) {
-  return std::clamp<int64_t>(options.prefill_tokens_at_most / std::max<int64_t>(scenario.input_tokens, 1), 1,
-                             scenario.concurrency);
-}
-
 // Integral over the output tokens of the time of one step, from samples at evenly spaced context lengths.
 double integrate_decode(const Scenario& scenario, int points, const std::function<double(int64_t context)>& step) {
   const int64_t steps = scenario.output_tokens - 1;  // the first output token comes from the prefill
@@ -52,15 +47,16 @@ double integrate_decode(const Scenario& scenario, int points, const std::functio
 
 }  // namespace
 
-Runtime measure_subblock(const Choice& choice, const ModelConfig& config, DType dtype, const Scenario& scenario,
+Runtime measure_subblock(const Choice& choice, const ModelConfig& config, const Scenario& scenario,
                          const MeasureOptions& options, Context& ctx) {
   if (choice.variant->no_op) return {};
+  const DType dtype = scenario.precision;
   const bool is_attention = choice.variant->subblock == Subblock::attention;
   const Architecture one{{is_attention ? choice : parse_choice(Subblock::attention, "no_op", config),
                           parse_choice(Subblock::ffn, "no_op", config)}};
   const int64_t S = scenario.concurrency, tokens = scenario.input_tokens + scenario.output_tokens;
-  const int64_t prefill_at_once = prefill_sequences(scenario, options);
-  const int64_t N = std::max(S, prefill_at_once * scenario.input_tokens);
+  const int64_t N = tokens_at_once(scenario, options.prefill_tokens_at_most);
+  const int64_t prefill_at_once = scenario.input_tokens > 0 ? std::min(S, N / scenario.input_tokens) : 0;
 
   SubblockWeights weights;
   const auto lay_out = [&](Arena& arena) {
@@ -98,23 +94,29 @@ Runtime measure_subblock(const Choice& choice, const ModelConfig& config, DType 
     runtime.prefill_seconds = seconds(lengths, none) * double(S) / double(prefill_at_once);
   }
   runtime.decode_seconds = integrate_decode(scenario, is_attention ? options.decode_points : 1, [&](int64_t context) {
-    const std::vector<int32_t> one_each(size_t(S), 1), past(size_t(S), int32_t(context));
+    const std::vector<int32_t> one_each(size_t(S), 1), past(one_each.size(), static_cast<int32_t>(context));
     return seconds(one_each, past);
   });
   return runtime;
 }
 
-Runtime measure_outside(const Model& model, const Scenario& scenario, const MeasureOptions& options, Context& ctx) {
-  const int64_t S = scenario.concurrency, H = model.config.hidden_size, V = model.config.vocab_size;
-  Arena arena(S * (2 * H + V) * size_of(DType::f32) + 1024);
-  const Tensor hidden = arena.tensor(S, H, model.dtype), logits = arena.tensor(S, V, DType::f32);
+Runtime measure_outside(const ModelConfig& config, const Scenario& scenario, const MeasureOptions& options,
+                        Context& ctx) {
+  ModelConfig no_blocks = config;
+  no_blocks.num_hidden_layers = 0;
+  const Model model = make_model(no_blocks, {}, scenario.precision);
+  uint64_t stream = 0;
+  for (const NamedTensor& t : named_tensors(model)) fill_normal(t.tensor, 1, stream++);
+
+  const int64_t S = scenario.concurrency, H = config.hidden_size, V = config.vocab_size;
+  ArenaScope scope(ctx.scratch);
+  const Tensor hidden = ctx.scratch.tensor(S, H, model.dtype), logits = ctx.scratch.tensor(S, V, DType::f32);
   const std::vector<int32_t> tokens(static_cast<size_t>(S), 0);
   const double step = median_seconds(options.repeats, [&] {
     embed(hidden, model, tokens, ctx);
     final_norm_forward(hidden, model, hidden, ctx);
     model_logits(logits, model, hidden, ctx);
   });
-  // The first output token comes from the prefill's own head.
   return {.prefill_seconds = step, .decode_seconds = step * double(std::max<int64_t>(scenario.output_tokens - 1, 0))};
 }
 

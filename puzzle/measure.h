@@ -22,10 +22,11 @@ struct MeasureOptions {
 /// Times one subblock with the model's own inference path (norm, variant, residual addition) on weights of random
 /// values: prefill of `input_tokens` for `concurrency` sequences, and decode steps of all sequences at a few context
 /// lengths, integrated over the output tokens by the trapezoid rule.
-Runtime measure_subblock(const Choice& choice, const ModelConfig& config, DType dtype, const Scenario& scenario,
+Runtime measure_subblock(const Choice& choice, const ModelConfig& config, const Scenario& scenario,
                          const MeasureOptions& options, Context& ctx);
 
 /// The same for what is outside the blocks: embedding, final norm and head (of the last token of a prompt only).
-Runtime measure_outside(const Model& model, const Scenario& scenario, const MeasureOptions& options, Context& ctx);
+Runtime measure_outside(const ModelConfig& config, const Scenario& scenario, const MeasureOptions& options,
+                        Context& ctx);
 
 }  // namespace tangram

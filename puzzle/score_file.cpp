@@ -194,10 +194,7 @@ void get_rows(ScoreTable& table, const Hdf5Reader& file, const std::string& sour
                           .ffn = ffn[r],
                           .teacher = flag(teacher[r], source + ": 'is_teacher'"),
                           .scored = flag(scored[r], source + ": 'is_scored'"),
-                          .parameters = parameters[r],
-                          .values = {},
-                          .standard_errors = {},
-                          .costs = {}});
+                          .parameters = parameters[r]});
 }
 
 }  // namespace

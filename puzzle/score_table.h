@@ -35,21 +35,22 @@ struct TableRow {
   bool teacher = false;        ///< the teacher's own subblock; such rows are what a student costs where nothing changes
   bool scored = true;          ///< false: its metrics are sums of its parts'
   double parameters = kMissing;
-  std::vector<double> values, standard_errors;  ///< (metrics)  of the teacher with this one replacement
-  std::vector<ScenarioCosts> costs;             ///< (scenarios)
+  std::vector<double> values = {}, standard_errors = {};  ///< (metrics)  of the teacher with this one replacement
+  std::vector<ScenarioCosts> costs = {};                  ///< (scenarios)
 };
 
 /// Everything the search knows: scores and costs of every replacement. The scoring stage fills the metrics, the
 /// measuring stage the costs, in any order; what is not there yet is NaN.
 struct ScoreTable {
   int64_t layer_count = 0;
-  std::vector<TableMetric> metrics;
-  std::vector<Scenario> scenarios;
-  std::vector<TableRow> rows;
-  double outside_parameters = kMissing;           ///< embedding, head and final norm
-  std::vector<ScenarioCosts> outside;             ///< (scenarios)  of the same
-  std::vector<double> workspace_bytes;            ///< (scenarios)  activations and scratch memory
-  std::map<std::string, std::string> attributes;  ///< facts about the whole table: the teacher's digest, the tokens
+  std::vector<TableMetric> metrics = {};
+  std::vector<Scenario> scenarios = {};
+  std::vector<TableRow> rows = {};
+  double outside_parameters = kMissing;      ///< embedding, head and final norm
+  std::vector<ScenarioCosts> outside = {};   ///< (scenarios)  of the same
+  std::vector<double> workspace_bytes = {};  ///< (scenarios)  activations and scratch memory
+  std::map<std::string, std::string> attributes =
+      {};  ///< facts about the whole table: the teacher's digest, the tokens
 };
 
 /// Index of a metric or scenario, added to the table (its values NaN) if it has none of that name. A scenario of the

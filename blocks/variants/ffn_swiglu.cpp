@@ -18,9 +18,9 @@ namespace {
 
 std::vector<ParamSpec> params(VariantShape s) {
   const int64_t H = s.config.hidden_size, I = s.size;
-  return {{"gate_proj.weight", I, H, Split::rows, true},
-          {"up_proj.weight", I, H, Split::rows, true},
-          {"down_proj.weight", H, I, Split::cols, false}};
+  return {{"gate_proj.weight", I, H, SplitAxis::rows, true},
+          {"up_proj.weight", I, H, SplitAxis::rows, true},
+          {"down_proj.weight", H, I, SplitAxis::cols, false}};
 }
 
 // The `width` channels with the largest contribution, in their order in the teacher. Ties go to the lower channel, so a

@@ -1,0 +1,43 @@
+#pragma once
+#include <filesystem>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "blocks/model.h"
+#include "nas/config.h"
+#include "nas/progress.h"
+
+namespace tangram {
+
+/// Numbers that a training run records of every step, such as the loss of every variant.
+struct LossCurve {
+  std::vector<std::string> columns;
+  std::vector<float> values;  ///< (steps, columns)
+
+  int64_t steps() const { return columns.empty() ? 0 : static_cast<int64_t>(values.size() / columns.size()); }
+};
+
+/// A training run as the loop sees it.
+struct TrainingRun {
+  std::string label;  ///< "distill", for progress and messages
+  int64_t steps = 0, tokens_per_step = 0;
+  double checkpoint_seconds = 300;
+  std::filesystem::path checkpoint;                       ///< where the state is kept between checkpoints
+  std::function<std::vector<NamedTensor>()> state;        ///< what a checkpoint reads and writes
+  std::function<void(int64_t steps_done)> resume;         ///< after the state was filled
+  std::function<std::vector<float>(int64_t step)> step;  ///< does one and returns its row of the curve
+  std::function<std::string(std::span<const float> row)> note;  ///< for the progress line
+};
+
+/// Runs all steps that the checkpoint has not done, writing it every `checkpoint_seconds` and at the end. A killed run
+/// that is called again ends with the same bytes. `curve.columns` is given; its values are filled.
+void run_training(const TrainingRun& run, LossCurve& curve, Console& console);
+
+/// `step,<column>,…` lines.
+void write_curve(const std::filesystem::path& path, const LossCurve& curve);
+
+/// The learning-rate schedule and number of steps of a training section.
+Schedule schedule_of(const TrainingConfig& config);
+
+}  // namespace tangram

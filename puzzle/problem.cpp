@@ -1,0 +1,113 @@
+#include "puzzle/problem.h"
+
+#include <algorithm>
+#include <cmath>
+#include <set>
+
+namespace tangram {
+
+void check_problem(const Problem& problem) {
+  if (problem.layer_count < 1 || problem.layer_count > 1'000'000)
+    throw bad_input("a search over {} layers; must be 1 to 1000000", problem.layer_count);
+  for (const LinearLimit& limit : problem.limits)
+    if (!std::isfinite(limit.maximum) || !std::isfinite(limit.fixed))
+      throw bad_input("limit {} is {}, of which {} are outside the blocks; both must be finite", limit.name,
+                      limit.maximum, limit.fixed);
+  std::vector<bool> filled(static_cast<size_t>(2 * problem.layer_count));
+  std::set<int64_t> rows;
+  for (const Entry& entry : problem.entries) {
+    if (!rows.insert(entry.row).second) throw bad_input("row {} is two entries", entry.row);
+    if (entry.costs.size() != problem.limits.size())
+      throw bad_input("row {} has {} costs; there are {} limits", entry.row, entry.costs.size(), problem.limits.size());
+    bool finite = std::isfinite(entry.objective) && std::isfinite(entry.parameters);
+    for (const double cost : entry.costs) finite = finite && std::isfinite(cost);
+    if (!finite) throw bad_input("row {} has a score or cost that is not finite", entry.row);
+    if (entry.slots.empty()) throw bad_input("row {} fills nothing", entry.row);
+    for (size_t i = 0; i < entry.slots.size(); ++i) {
+      const int32_t slot = entry.slots[i];
+      if (slot < 0 || slot >= 2 * problem.layer_count || (i > 0 && slot <= entry.slots[i - 1]))
+        throw bad_input("row {} fills slot {} of {}; slots must ascend", entry.row, slot, 2 * problem.layer_count);
+      filled[static_cast<size_t>(slot)] = true;
+    }
+  }
+  for (size_t slot = 0; slot < filled.size(); ++slot)
+    if (!filled[slot])
+      throw bad_input("no replacement with all its scores and costs is left for the {} of layer {}",
+                      name_of(slot % 2 == 0 ? Subblock::attention : Subblock::ffn), slot / 2);
+}
+
+Solution evaluate(const Problem& problem, std::vector<int32_t> entries) {
+  const auto entry_of = [&](int32_t i) -> const Entry& { return problem.entries[static_cast<size_t>(i)]; };
+  std::sort(entries.begin(), entries.end(),
+            [&](int32_t a, int32_t b) { return entry_of(a).slots < entry_of(b).slots; });
+  std::vector<int> filled(static_cast<size_t>(2 * problem.layer_count));
+  Solution solution;
+  for (const LinearLimit& limit : problem.limits) solution.totals.push_back(limit.fixed);
+  for (const int32_t i : entries) {
+    const Entry& entry = entry_of(i);
+    for (const int32_t slot : entry.slots) ++filled[static_cast<size_t>(slot)];
+    solution.objective += entry.objective;
+    solution.parameters += entry.parameters;
+    for (size_t k = 0; k < entry.costs.size(); ++k) solution.totals[k] += entry.costs[k];
+  }
+  for (size_t slot = 0; slot < filled.size(); ++slot)
+    CHECK(filled[slot] == 1, "slot {} is filled {} times", slot, filled[slot]);
+  solution.entries = std::move(entries);
+  return solution;
+}
+
+std::vector<int64_t> rows_of(const Problem& problem, const Solution& solution) {
+  std::vector<int64_t> rows;
+  for (const int32_t i : solution.entries) rows.push_back(problem.entries[static_cast<size_t>(i)].row);
+  return rows;
+}
+
+bool keeps(const LinearLimit& limit, double total) {
+  // Each of some hundred additions is off by at most 2^-53 of the total: 2e-14 for 160 of them.
+  const double rounding = 1e-13 * std::max(std::abs(limit.maximum), std::abs(limit.fixed));
+  return total <= limit.maximum + rounding;
+}
+
+bool keeps_limits(const Problem& problem, const Solution& solution) {
+  for (size_t k = 0; k < problem.limits.size(); ++k)
+    if (!keeps(problem.limits[k], solution.totals[k])) return false;
+  return true;
+}
+
+static std::vector<int32_t> entry_of_slot(const Problem& problem, const Solution& solution) {
+  std::vector<int32_t> entries(static_cast<size_t>(2 * problem.layer_count), -1);
+  for (const int32_t i : solution.entries)
+    for (const int32_t slot : problem.entries[static_cast<size_t>(i)].slots) entries[static_cast<size_t>(slot)] = i;
+  return entries;
+}
+
+int64_t layers_that_differ(const Problem& problem, const Solution& a, const Solution& b) {
+  const std::vector<int32_t> of_a = entry_of_slot(problem, a), of_b = entry_of_slot(problem, b);
+  int64_t count = 0;
+  for (size_t slot = 0; slot < of_a.size(); slot += 2)
+    count += of_a[slot] != of_b[slot] || of_a[slot + 1] != of_b[slot + 1];
+  return count;
+}
+
+std::string explain(const Problem& problem, const SolveResult& result) {
+  std::string text;
+  for (size_t k = 0; k < result.conflicts.size(); ++k) {
+    const LinearLimit& limit = problem.limits[k];
+    const Conflict& conflict = result.conflicts[k];
+    const bool alone = keeps(limit, conflict.smallest);
+    const double reached = alone ? conflict.smallest_with_others : conflict.smallest;
+    const double shown = limit.tokens > 0 ? limit.tokens / reached : reached;
+    const double asked = limit.tokens > 0 ? limit.tokens / limit.maximum : limit.maximum;
+    text += fmt::format("{}{}: {} {:.6g} {} asked for; ", text.empty() ? "" : "\n", limit.name,
+                        limit.tokens > 0 ? "at least" : "at most", asked, limit.units);
+    if (!std::isfinite(reached)) {
+      text += alone ? "attainable alone, and the other limits exclude each other" : "no student fills every layer";
+      continue;
+    }
+    text += fmt::format("the {} attainable {} is {:.6g}", limit.tokens > 0 ? "most" : "least",
+                        alone ? "beside the other limits" : "by any student", shown);
+  }
+  return text;
+}
+
+}  // namespace tangram

@@ -1,0 +1,98 @@
+#pragma once
+#include <limits>
+#include <string>
+#include <vector>
+
+#include "blocks/variant.h"
+
+namespace tangram {
+
+/// A slot is one subblock of one layer: what every student fills exactly once.
+constexpr int32_t slot_of(int64_t layer, Subblock subblock) {
+  return static_cast<int32_t>(2 * layer + (subblock == Subblock::ffn));
+}
+constexpr int64_t layer_of(int32_t slot) { return slot / 2; }
+
+/// Something that can be chosen. A plain variant fills one slot, a pair both slots of a layer, a span those of several
+/// layers.
+struct Entry {
+  int64_t row = 0;             ///< what it is, in the caller's list; different for every entry
+  int32_t kind = 0;            ///< equal for the same choice at different layers
+  std::vector<int32_t> slots;  ///< ascending
+  double objective = 0;        ///< what it adds to the total that is made smallest
+  double parameters = 0;
+  std::vector<double> costs = {};  ///< (limits)  what it adds to each
+};
+
+/// An upper limit: fixed + sum of the chosen entries' costs <= maximum.
+struct LinearLimit {
+  std::string name;
+  std::string units;
+  double maximum = 0;
+  double fixed = 0;   ///< outside the blocks
+  double tokens = 0;  ///< > 0: users think of it as a least throughput, tokens / total
+};
+
+/// Which entries together fill every slot exactly once, keep every limit, and have the smallest total objective
+/// (Bercovich et al. 2024, arXiv:2411.19146, appendix B).
+struct Problem {
+  int64_t layer_count = 0;
+  std::vector<Entry> entries;
+  std::vector<LinearLimit> limits;
+};
+
+struct SolverOptions {
+  int64_t count = 1;              ///< solutions, each the best of those that differ enough from all before it
+  double min_difference = 0;      ///< part of the layers in which any two of them differ, at least one layer
+  double seconds_at_most = 3600;  ///< for each solution; running out of it is a status
+};
+
+enum class SolveStatus : uint8_t {
+  optimal,     ///< each solution is proven best; fewer than asked for: proven that there are no more
+  feasible,    ///< solutions keep every limit; that they are the best, or all there are, is not proven
+  infeasible,  ///< proven that nothing keeps every limit; conflicts say why
+  not_found,   ///< nothing that keeps every limit was found; there may be something
+};
+
+/// A student. Its sums are added up anew from the entries, in the order of `entries`.
+struct Solution {
+  std::vector<int32_t> entries;  ///< of the problem, ordered by first slot
+  double objective = 0;
+  double bound = -std::numeric_limits<double>::infinity();  ///< nothing better than this exists; equal if proven best
+  double parameters = 0;
+  std::vector<double> totals;  ///< (limits)  fixed parts included
+};
+
+/// What stands in the way of one limit. Infinity where not even that exists.
+struct Conflict {
+  double smallest = 0;              ///< total that can be reached if this were the only limit
+  double smallest_with_others = 0;  ///< total that can be reached while all others are kept
+};
+
+struct SolveResult {
+  SolveStatus status = SolveStatus::not_found;
+  std::vector<Solution> solutions;
+  std::vector<Conflict> conflicts;  ///< (limits)  if infeasible
+};
+
+/// Throws Error (bad_input) unless sizes agree, numbers are finite, rows differ, slots lie within the layers and each
+/// of them can be filled by some entry.
+void check_problem(const Problem& problem);
+
+/// Solution of these entries, in any order. Throws Error unless they fill every slot exactly once.
+Solution evaluate(const Problem& problem, std::vector<int32_t> entries);
+
+/// The rows of a solution's entries, ordered by first slot.
+std::vector<int64_t> rows_of(const Problem& problem, const Solution& solution);
+
+/// Whether a total keeps a limit: exactly, but for the rounding of the sums (1e-13 of the limit).
+bool keeps(const LinearLimit& limit, double total);
+bool keeps_limits(const Problem& problem, const Solution& solution);
+
+/// In how many layers two solutions differ: some slot of the layer is filled by another entry.
+int64_t layers_that_differ(const Problem& problem, const Solution& a, const Solution& b);
+
+/// For people: which limits of an infeasible problem cannot be met, and what could be. One line a limit.
+std::string explain(const Problem& problem, const SolveResult& result);
+
+}  // namespace tangram

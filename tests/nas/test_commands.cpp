@@ -1,0 +1,176 @@
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "nas/commands.h"
+
+namespace tangram {
+namespace {
+
+namespace fs = std::filesystem;
+using testing::HasSubstr;
+using testing::StartsWith;
+
+void append(const fs::path& path, const std::string& text) { std::ofstream(path, std::ios::app) << text; }
+
+/// A stage that notes that it ran, and reads and writes one file.
+std::vector<fs::path> run_make(const StageInput& in) {
+  append(in.run_dir / "ran.log", "make ");
+  write_file(in.run_dir / "made", fmt::format("{}", in.config.distill.training.tokens / 1'000'000));
+  return {in.run_dir / "made"};
+}
+
+std::vector<fs::path> run_use(const StageInput& in) {
+  append(in.run_dir / "ran.log", "use ");
+  if (in.config.seed == 13) throw Error("infeasible: no student keeps memory 1 GiB", Failure::infeasible);
+  write_file(in.run_dir / "used", "done");
+  return {in.run_dir / "used"};
+}
+
+const std::vector<Stage> kStages = {{"make", "Make it", {"teacher", "distill"}, {}, run_make},
+                                    {"use", "Use it", {"seed"}, {"make"}, run_use}};
+
+const std::vector<ModelVerb> kVerbs = {
+    {"weigh", "Weigh a model", "tangram weigh models/llama",
+     [](CLI::App& app) -> std::function<void(const VerbInput&)> {
+       const auto folder = std::make_shared<std::string>();
+       app.add_option("FOLDER", *folder)->required();
+       return [folder](const VerbInput& in) { fmt::print(in.out, "{} weighs {}\n", *folder, in.threads); };
+     }},
+    {"use", "Use a model", "tangram use models/llama",
+     [](CLI::App& app) -> std::function<void(const VerbInput&)> {
+       const auto folder = std::make_shared<std::string>();
+       app.add_option("FOLDER", *folder)->required();
+       return [folder](const VerbInput& in) { fmt::print(in.out, "{} used\n", fs::path(*folder).filename().string()); };
+     }},
+};
+
+struct Outcome {
+  int code;
+  std::string out, err;
+};
+
+class CommandsTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    fs::remove_all(folder);
+    fs::create_directories(folder / "teacher");
+    append(folder / "teacher/config.json", "{}");
+    append(folder / "text", "text");
+    append(folder / "c.yaml", "teacher: teacher\ndata: {train: [text], validation: [text]}\nrun_dir: run\n");
+  }
+
+  Outcome call(std::vector<std::string> arguments) {
+    char *out_data = nullptr, *err_data = nullptr;
+    size_t out_size = 0, err_size = 0;
+    std::FILE *out = open_memstream(&out_data, &out_size), *err = open_memstream(&err_data, &err_size);
+    const int code = run_command_line(arguments, kStages, kVerbs, out, err);
+    std::fclose(out);
+    std::fclose(err);
+    const Outcome outcome = {code, std::string(out_data, out_size), std::string(err_data, err_size)};
+    std::free(out_data);
+    std::free(err_data);
+    return outcome;
+  }
+  std::string ran() {
+    std::stringstream text;
+    text << std::ifstream(folder / "run/ran.log").rdbuf();
+    return text.str();
+  }
+
+  const fs::path folder = fs::path(testing::TempDir()) /
+                          fmt::format("commands_{}", testing::UnitTest::GetInstance()->current_test_info()->name());
+  const std::string config = folder / "c.yaml";
+};
+
+TEST_F(CommandsTest, RunSkipsWhatIsComplete) {
+  const Outcome first = call({"run", config});
+  EXPECT_EQ(first.code, 0) << first.err;
+  EXPECT_THAT(first.out, StartsWith("Results are in "));
+  EXPECT_THAT(first.err, StartsWith("make: not run yet\nmake: done in "));
+  EXPECT_EQ(call({"run", config}).err, "make: complete\nuse: complete\n");
+  EXPECT_EQ(ran(), "make use ");
+}
+
+TEST_F(CommandsTest, AStageRunsAgainExactlyWhenItsInputsChange) {
+  call({"run", config});
+  EXPECT_EQ(call({"run", config, "--set", "seed=2"}).code, 0);
+  EXPECT_EQ(ran(), "make use use ");
+  // Another setting of `make` that makes the same file leaves `use` as it is; one that makes another does not.
+  call({"run", config, "--set", "seed=2", "--set", "distill.tokens=100000001"});
+  EXPECT_EQ(ran(), "make use use make ");
+  call({"run", config, "--set", "seed=2", "--set", "distill.tokens=2e8"});
+  EXPECT_EQ(ran(), "make use use make make use ");
+  call({"make", "--again", "--set", "distill.tokens=2e8", config});
+  EXPECT_EQ(ran(), "make use use make make use make ");
+  append(folder / "teacher/config.json", " ");
+  EXPECT_THAT(call({"run", config}).err, HasSubstr("belongs to another teacher"));
+}
+
+TEST_F(CommandsTest, AStageVerbNeedsItsPredecessors) {
+  const Outcome early = call({"use", config});
+  EXPECT_EQ(early.code, 2);
+  EXPECT_EQ(early.err, "tangram: " + (folder / "run").string() +
+                           ": use reads what make makes, and that is to be run first: tangram make CONFIG.yaml\n");
+  EXPECT_EQ(call({"make", config}).code, 0);
+  EXPECT_EQ(call({"use", config}).code, 0);
+  EXPECT_EQ(ran(), "make use ");
+  EXPECT_TRUE(fs::exists(folder / "run/config.yaml"));
+}
+
+TEST_F(CommandsTest, TheStoredConfigRunsToo) {
+  call({"run", config, "--set", "seed=2"});
+  const Outcome again = call({"run", (folder / "run/config.yaml").string()});
+  EXPECT_EQ(again.err, "make: complete\nuse: complete\n");
+}
+
+TEST_F(CommandsTest, OptionsChooseFolderFormAndSilence) {
+  const Outcome outcome =
+      call({"run", "--run-dir", (folder / "other").string(), "--quiet", "--json", "--threads", "1", config});
+  EXPECT_EQ(outcome.code, 0) << outcome.err;
+  EXPECT_EQ(outcome.err, "");
+  const nlohmann::json result = nlohmann::json::parse(outcome.out);
+  EXPECT_EQ(result.at("stages").at(1).at("name"), "use");
+  EXPECT_EQ(result.at("stages").at(1).at("skipped"), false);
+  EXPECT_TRUE(fs::exists(folder / "other/used"));
+  EXPECT_FALSE(fs::exists(folder / "run"));
+}
+
+TEST_F(CommandsTest, ExitCodesTellTheKindOfFailure) {
+  const Outcome infeasible = call({"run", config, "--set", "seed=13"});
+  EXPECT_EQ(infeasible.code, 3);
+  EXPECT_THAT(infeasible.err, HasSubstr("\ntangram: infeasible: no student keeps memory 1 GiB\n"));
+  EXPECT_EQ(call({"run", config, "--set", "sed=1"}).code, 2);
+  EXPECT_EQ(call({"run", (folder / "none.yaml").string()}).code, 2);
+  fs::remove(folder / "run/made");
+  fs::create_directories(folder / "run/made");  // where make wants to write a file
+  EXPECT_EQ(call({"make", config, "--again"}).code, 1);
+  EXPECT_EQ(call({}).code, 2);
+}
+
+TEST_F(CommandsTest, UsageIsExplained) {
+  EXPECT_EQ(call({"weihg", "x"}).err, "tangram: no verb 'weihg'; did you mean 'weigh'? known: run, make, use, weigh\n");
+  EXPECT_EQ(call({"weigh"}).err, "tangram: FOLDER is required; see tangram weigh --help\n");
+  EXPECT_EQ(call({"run", config, "--sett", "a=1"}).code, 2);
+  EXPECT_EQ(call({"run", config, "--device", "tpu"}).code, 2);
+  EXPECT_THAT(call({"run", config, "--device", "cuda"}).err, HasSubstr("--device cuda: "));
+  EXPECT_EQ(call({"--version"}).out, "tangram " TANGRAM_VERSION "\n");
+  const Outcome help = call({"--help"});
+  EXPECT_EQ(help.code, 0);
+  EXPECT_THAT(help.out, HasSubstr("Make it"));
+  EXPECT_THAT(call({"make", "--help"}).out, HasSubstr("Example:\n  tangram make configs/quickstart.yaml"));
+  EXPECT_THAT(call({"weigh", "--help"}).out, HasSubstr("Example:\n  tangram weigh models/llama"));
+}
+
+TEST_F(CommandsTest, ModelVerbsGetTheirFolder) {
+  EXPECT_EQ(call({"weigh", "llama", "--threads", "3"}).out, "llama weighs 3\n");
+  // `use` is a stage on a config and a verb on a folder.
+  EXPECT_EQ(call({"use", (folder / "teacher").string()}).out, "teacher used\n");
+  call({"make", config});
+  EXPECT_THAT(call({"use", "--run-dir", (folder / "run").string(), config}).out, StartsWith("Results are in "));
+}
+
+}  // namespace
+}  // namespace tangram

@@ -1,0 +1,266 @@
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <fstream>
+
+#include "nas/config.h"
+
+namespace tangram {
+namespace {
+
+using testing::HasSubstr;
+
+constexpr const char* kWhole = R"(teacher: models/llama
+data:
+  train: [data/a.jsonl, /abs/b.txt]
+  validation: [data/v.jsonl]
+  sequence_length: 128
+search_space:
+  attention: [gqa_1, linear, no_op]
+  ffn: [1.0, 0.5, linear]
+  pairs: [{attention: no_op, ffn: 1.0}]
+distill: {tokens: 1e6, batch_tokens: 2048, learning_rate: 2e-3, warmup: 10%, decay_start: 50%, init: prune, target: block}
+score: {tokens: 8192, objective: lm_loss}
+scenarios:
+  chat: {input_tokens: 128, output_tokens: 64, concurrency: 8, precision: f32}
+  batch: {input_tokens: 1, output_tokens: 1, concurrency: 1}
+constraints:
+  - {name: m60, memory: 60%, throughput: {chat: 2.0x}}
+  - {name: m40, memory: 40 GiB, parameters: 4e9, latency: {batch: 30 ms}}
+solutions: {count: 3, min_difference: 20%}
+baselines: {random: 10, greedy: false, objectives: [lm_loss]}
+uptrain: {tokens: 4096, batch_tokens: 1024, micro_batches: 2, dtype: bf16, loss: {cosine: 1, kl: 0.5, lm: 0}}
+export: []
+seed: 7
+threads: 2
+checkpoint: 2 min
+)";
+
+SearchConfig parse(const std::string& text, std::vector<std::string> overrides = {}) {
+  return parse_config(text, "x.yaml", "/base", overrides);
+}
+
+/// The message of the Error that a config throws.
+std::string message_of(const std::string& text, std::vector<std::string> overrides = {}) {
+  try {
+    parse(text, std::move(overrides));
+  } catch (const Error& e) {
+    EXPECT_EQ(e.failure, Failure::bad_input);
+    return e.what();
+  }
+  return "no error";
+}
+
+/// kWhole with the first `from` replaced.
+std::string changed(const std::string& from, const std::string& to) {
+  std::string text = kWhole;
+  const size_t at = text.find(from);
+  EXPECT_NE(at, std::string::npos) << from;
+  return text.replace(at, from.size(), to);
+}
+
+TEST(Config, ReadsEverySection) {
+  const SearchConfig c = parse(kWhole);
+  EXPECT_EQ(c.teacher.folder, "/base/models/llama");
+  EXPECT_EQ(c.data.train, (std::vector<std::filesystem::path>{"/base/data/a.jsonl", "/abs/b.txt"}));
+  EXPECT_EQ(c.search_space.ffn, (std::vector<std::string>{"1.0", "0.5", "linear"}));
+  EXPECT_EQ(c.search_space.pairs.at(0).attention, "no_op");
+  EXPECT_EQ(c.distill.training.tokens, 1'000'000);
+  EXPECT_EQ(c.distill.training.learning_rate, 2e-3);
+  EXPECT_EQ(c.distill.training.warmup, 0.1);
+  EXPECT_EQ(c.distill.init, Init::prune);
+  EXPECT_EQ(c.distill.target, BldTarget::block);
+  EXPECT_EQ(c.score.objective, Metric::lm_loss);
+  ASSERT_EQ(c.scenarios.size(), 2u);
+  EXPECT_EQ(c.scenarios[0], (Scenario{"chat", 128, 64, 8, DType::f32}));
+  ASSERT_EQ(c.constraints.size(), 2u);
+  EXPECT_EQ(c.constraints[0].memory, (Limit{0.6, true}));
+  EXPECT_EQ(c.constraints[0].throughput.at("chat"), (Limit{2, true}));
+  EXPECT_EQ(c.constraints[1].memory, (Limit{40 * 0x1p30, false}));
+  EXPECT_EQ(c.constraints[1].latency.at("batch"), (Limit{0.03, false}));
+  EXPECT_EQ(c.solutions.min_difference, 0.2);
+  EXPECT_EQ(c.baselines.objectives, std::vector<Metric>{Metric::lm_loss});
+  EXPECT_FALSE(c.baselines.greedy);
+  EXPECT_EQ(c.uptrain.loss.kl, 0.5);
+  EXPECT_EQ(c.uptrain.training.dtype, DType::bf16);
+  EXPECT_TRUE(c.exports.empty());
+  EXPECT_EQ(c.seed, 7u);
+  EXPECT_EQ(c.checkpoint_seconds, 120);
+}
+
+TEST(Config, ALoneConstraintIsOneTargetCalledStudent) {
+  const SearchConfig c = parse("teacher: t\ndata: {train: [a], validation: [b]}\nconstraints: {parameters: 60%}\n");
+  ASSERT_EQ(c.constraints.size(), 1u);
+  EXPECT_EQ(c.constraints[0].name, "student");
+  EXPECT_EQ(c.distill.training.tokens, DistillConfig().training.tokens);
+}
+
+TEST(Config, WrittenConfigReadsBackToTheSameText) {
+  const std::string pretrain =
+      "teacher: {pretrain: {model: {hidden_size: 128, intermediate_size: 256, num_hidden_layers: 8, "
+      "num_attention_heads: 4}, tokens: 1e6, batch_tokens: 4096, prompt_weight: 0.15}}\n"
+      "data: {skills: {seed: 3}, sequence_length: 128}\n";
+  for (const std::string& text : {std::string(kWhole), pretrain}) {
+    const std::string written = write_config(parse(text), "/base/runs/x");
+    EXPECT_EQ(write_config(parse_config(written, "y.yaml", "/base/runs/x"), "/base/runs/x"), written) << written;
+  }
+  EXPECT_THAT(write_config(parse(kWhole), "/base/runs/x"), HasSubstr("teacher: ../../models/llama\n"));
+  EXPECT_THAT(write_config(parse(kWhole), "/base/runs/x"), HasSubstr("  - name: m60\n    memory: 0.6x\n"));
+  EXPECT_THAT(write_config(parse(pretrain), "/"), HasSubstr("      head_dim: 32\n"));
+}
+
+TEST(Config, RefusesWithPlaceKeyAndWhatIsAllowed) {
+  EXPECT_EQ(message_of(changed("tokens: 1e6", "tokns: 1e6")).substr(0, 70),
+            "x.yaml:10:11: distill: no key 'tokns'; did you mean 'tokens'? known: t");
+  EXPECT_EQ(message_of(changed("tokens: 1e6", "tokens: lots")),
+            "x.yaml:10:19: distill.tokens: found 'lots'; allowed: an integer from 1 to 1000000000000000, such as 1024 "
+            "or 1e9");
+  EXPECT_EQ(message_of(changed("tokens: 1e6", "tokens: 0")),
+            "x.yaml:10:19: distill.tokens: found '0'; allowed: an integer from 1 to 1000000000000000, such as 1024 or "
+            "1e9");
+  EXPECT_EQ(message_of(changed("tokens: 1e6", "tokens: [1]")).substr(0, 46),
+            "x.yaml:10:19: distill.tokens: found a list; al");
+  EXPECT_EQ(message_of(changed("learning_rate: 2e-3", "learning_rate: 0")),
+            "x.yaml:10:59: distill.learning_rate: found '0'; allowed: a number above 0 and at most 1, such as 0.5 or "
+            "1e-4");
+  EXPECT_EQ(message_of(changed("warmup: 10%", "warmup: 110%")),
+            "x.yaml:10:73: distill.warmup: found '110%'; allowed: a fraction from 0 to 1, such as 0.2 or 20%");
+  EXPECT_EQ(
+      message_of(changed("init: prune", "init: pruned")),
+      "x.yaml:10:102: distill.init: no value 'pruned'; did you mean 'prune'? known: prune, least_squares, random");
+  EXPECT_EQ(message_of(changed("greedy: false", "greedy: no")),
+            "x.yaml:19:33: baselines.greedy: no value 'no'; known: false, true");
+  EXPECT_EQ(message_of(changed("memory: 60%", "memory: 60 GIB")),
+            "x.yaml:16:25: constraints.memory: found '60 GIB'; allowed: bytes such as 60 GiB, or a part of the "
+            "teacher's, such as 60% or 2.0x");
+  EXPECT_EQ(message_of(changed("checkpoint: 2 min", "checkpoint: 2 weeks")),
+            "x.yaml:24:13: checkpoint: found '2 weeks'; allowed: seconds or a duration above 0 and at most 86400, such "
+            "as 90, 30 s or 5 min");
+  EXPECT_EQ(message_of(changed("teacher: models/llama", "techer: models/llama")).substr(0, 59),
+            "x.yaml:1:1: no key 'techer'; did you mean 'teacher'? known:");
+  EXPECT_EQ(message_of(changed("teacher: models/llama\n", "")), "x.yaml:1:1: teacher is missing");
+  EXPECT_EQ(message_of(changed("input_tokens: 128, ", "")), "x.yaml:13:9: scenarios.chat.input_tokens is missing");
+  EXPECT_EQ(message_of(changed("  chat: {", "  ../up: {")).substr(0, 52),
+            "x.yaml:13:3: scenarios: found '../up'; allowed: a na");
+  EXPECT_EQ(message_of(changed("[1.0, 0.5, linear]", "[1.0, 0.5, 0.5]")),
+            "x.yaml:8:19: search_space.ffn: '0.5' is there twice");
+  EXPECT_EQ(message_of("- a\n"), "x.yaml:1:1: found a list; allowed: a map, such as key: value");
+  EXPECT_EQ(message_of(""), "x.yaml: found nothing; allowed: a map, such as key: value");
+  EXPECT_EQ(message_of(changed("score: {tokens: 8192, objective: lm_loss}", "score:")),
+            "x.yaml:12:1: score: found nothing; allowed: a map, such as key: value");
+}
+
+TEST(Config, RefusesImpossibleCombinations) {
+  EXPECT_EQ(message_of(changed("batch_tokens: 2048", "batch_tokens: 2000")),
+            "x.yaml:10:38: distill.batch_tokens: 2000 is no multiple of 128, sequence_length 128 x micro_batches 1; "
+            "near: 2048");
+  EXPECT_EQ(message_of(changed("batch_tokens: 1024, micro_batches: 2", "batch_tokens: 1024, micro_batches: 3")),
+            "x.yaml:20:39: uptrain.batch_tokens: 1024 is no multiple of 384, sequence_length 128 x micro_batches 3; "
+            "near: 1152");
+  EXPECT_EQ(message_of(changed("tokens: 1e6", "tokens: 1e3")),
+            "x.yaml:10:19: distill.tokens: 1000 is less than one batch of 2048");
+  EXPECT_EQ(message_of(changed("throughput: {chat: 2.0x}", "throughput: {caht: 2.0x}")),
+            "x.yaml:16:49: constraints.0.throughput.caht: no scenario 'caht'; did you mean 'chat'? known: chat, batch");
+  EXPECT_EQ(message_of(changed("name: m40", "name: m60")),
+            "x.yaml:17:5: constraints.1: a second target is called 'm60'; give each its name");
+  EXPECT_EQ(message_of(changed("pairs:", "spans: [2]\n  pairs:")),
+            "x.yaml:9:10: search_space.spans: 2: a block that stands for several layers is not supported yet");
+  EXPECT_EQ(message_of(changed("  sequence_length: 128", "  skills: {}\n  sequence_length: 128")),
+            "x.yaml:5:11: data.skills: excludes data.train and data.validation; give one of the two");
+  EXPECT_EQ(message_of(changed("  validation: [data/v.jsonl]\n", "")),
+            "x.yaml:3:3: data.validation: no file; scores and losses need text that was not trained on");
+  EXPECT_EQ(message_of(changed("cosine: 1, kl: 0.5", "cosine: 0, kl: 0")),
+            "x.yaml:20:82: uptrain.loss: all weights are 0; one of cosine, kl, lm has to be more");
+  EXPECT_EQ(message_of("teacher: t\ndata: {train: [a], validation: [b]}\nconstraints: {}\n"),
+            "x.yaml:3:14: constraints: no limit; allowed: memory, parameters, throughput, latency");
+  EXPECT_EQ(message_of("teacher: t\ndata: {train: [a], validation: [b]}\nconstraints: {memory: 60%}\n"),
+            "x.yaml:3:23: constraints.memory: needs a scenario, whose KV cache it counts; give scenarios");
+}
+
+TEST(Config, RefusesAnImpossiblePretrainedTeacher) {
+  const auto text = [](const std::string& model) {
+    return "teacher:\n  pretrain:\n    model: {" + model +
+           "}\n    batch_tokens: 4096\ndata: {skills: {}, sequence_length: 128}\n";
+  };
+  const std::string head = "hidden_size: 100, intermediate_size: 4, num_hidden_layers: 1, num_attention_heads: ";
+  EXPECT_EQ(message_of(text(head + "3")),
+            "x.yaml:3:96: teacher.pretrain.model.num_attention_heads: 3 does not divide hidden_size 100; or give "
+            "head_dim");
+  EXPECT_THAT(message_of(text(head + "4")), HasSubstr("teacher.pretrain.model.head_dim: 25 is odd"));
+  EXPECT_THAT(message_of(text(head + "4, head_dim: 8, num_key_value_heads: 3")),
+              HasSubstr("num_key_value_heads: 3 does not divide num_attention_heads 4"));
+  EXPECT_EQ(message_of(text(head + "4, head_dim: 8")), "no error");
+}
+
+TEST(Config, OverridesAreCheckedLikeTheFileAndNamed) {
+  const SearchConfig c = parse(kWhole, {"distill.tokens=4096", "score={tokens: 5}", "run_dir=here"});
+  EXPECT_EQ(c.distill.training.tokens, 4096);
+  EXPECT_EQ(c.score.tokens, 5);
+  EXPECT_EQ(c.score.objective, Metric::kl_divergence);  // the whole section was replaced
+  EXPECT_EQ(c.run_dir, std::filesystem::current_path() / "here");
+  EXPECT_EQ(message_of(kWhole, {"distill.tokens=few"}),
+            "--set distill.tokens=few: distill.tokens: found 'few'; allowed: an integer from 1 to 1000000000000000, "
+            "such as 1024 or 1e9");
+  EXPECT_EQ(message_of(kWhole, {"distil.tokens=1"}).substr(0, 61),
+            "--set distil.tokens=1: no key 'distil'; did you mean 'distill");
+  EXPECT_EQ(message_of(kWhole, {"uptrain.batch_tokens=1000"}),
+            "--set uptrain.batch_tokens=1000: uptrain.batch_tokens: 1000 is no multiple of 256, sequence_length 128 x "
+            "micro_batches 2; near: 1024");
+}
+
+TEST(Config, SectionsChangeWithTheFilesTheyName) {
+  const std::filesystem::path folder = std::filesystem::path(testing::TempDir()) / "config_sections";
+  std::filesystem::create_directories(folder / "t");
+  std::ofstream(folder / "t/config.json") << "{}";
+  std::ofstream(folder / "a") << "text";
+  const auto sections = [&](const std::string& more) {
+    return config_sections(parse_config("teacher: t\ndata: {train: [a], validation: [a]}\n" + more, "x.yaml", folder));
+  };
+  const auto before = sections("");
+  EXPECT_EQ(sections("run_dir: elsewhere\n"), before);
+  EXPECT_NE(sections("seed: 1\n").at("seed"), before.at("seed"));
+  EXPECT_EQ(sections("seed: 1\n").at("data"), before.at("data"));
+  EXPECT_EQ(before.at("teacher").find("/"), std::string::npos);
+  std::ofstream(folder / "a") << "other";
+  EXPECT_NE(sections("").at("data"), before.at("data"));
+  EXPECT_EQ(sections("").at("teacher"), before.at("teacher"));
+  std::ofstream(folder / "t/config.json") << "{ }";
+  EXPECT_NE(sections("").at("teacher"), before.at("teacher"));
+  std::filesystem::remove(folder / "a");
+  try {
+    check_inputs(parse_config("teacher: t\ndata: {train: [a], validation: [a]}\n", "x.yaml", folder));
+    ADD_FAILURE();
+  } catch (const Error& e) {
+    EXPECT_EQ(std::string(e.what()), "x.yaml:2:16: data.train.0: no file or folder '" + (folder / "a").string() + "'");
+  }
+}
+
+TEST(Config, SearchSpaceFollowsTheTeacher) {
+  ModelConfig teacher;
+  teacher.hidden_size = 128;
+  teacher.intermediate_size = 384;
+  teacher.num_hidden_layers = 8;
+  teacher.num_attention_heads = 4;
+  teacher.num_key_value_heads = 2;
+  teacher.head_dim = 32;
+  const SearchSpace space = search_space(parse(kWhole), teacher);
+  const auto names = [](const std::vector<Choice>& choices) {
+    std::vector<std::string> texts;
+    for (const Choice& choice : choices) texts.push_back(choice.name());
+    return texts;
+  };
+  EXPECT_EQ(names(space.attention), (std::vector<std::string>{"gqa_2", "gqa_1", "linear", "no_op"}));
+  EXPECT_EQ(names(space.ffn), (std::vector<std::string>{"ffn_384", "ffn_192", "linear"}));
+  ASSERT_EQ(space.pairs.size(), 1u);
+  EXPECT_EQ(space.pairs[0].ffn.name(), "ffn_384");
+  try {
+    search_space(parse(changed("gqa_1, linear", "gqa_1, lineer")), teacher);
+    ADD_FAILURE();
+  } catch (const Error& e) {
+    EXPECT_THAT(e.what(), HasSubstr("x.yaml:7:22: search_space.attention.1: "));
+    EXPECT_THAT(e.what(), HasSubstr("lineer"));
+  }
+}
+
+}  // namespace
+}  // namespace tangram
