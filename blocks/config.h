@@ -1,9 +1,6 @@
 #pragma once
 #include <cstdint>
-#include <filesystem>
-#include <nlohmann/json_fwd.hpp>
 #include <optional>
-#include <string>
 #include <vector>
 
 #include "kernels/rope.h"

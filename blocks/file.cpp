@@ -151,7 +151,8 @@ void AtomicFolder::commit() {
   CHECK(!temporary_.empty(), "{} is committed", target_.string());
   sync_folder(temporary_);
   const fs::path old = temporary_name(temporary_);
-  const bool replaces = fs::is_directory(target_);
+  std::error_code ignored;
+  const bool replaces = fs::is_directory(target_, ignored);
   if (replaces && rename(target_.c_str(), old.c_str()) != 0) throw output_error(target_, "cannot be replaced");
   if (rename(temporary_.c_str(), target_.c_str()) != 0) {
     const Error error = output_error(target_, "cannot be put in place");
@@ -160,7 +161,6 @@ void AtomicFolder::commit() {
   }
   temporary_.clear();
   sync_folder(folder_of(target_));
-  std::error_code ignored;
   if (replaces) fs::remove_all(old, ignored);
 }
 

@@ -235,9 +235,11 @@ static std::map<std::string, std::string> read_weight_map(const fs::path& index)
 }
 
 SafeTensors read_safetensors_folder(const fs::path& folder) {
-  if (fs::exists(folder / kSingleFile)) return read_safetensors(folder / kSingleFile);
+  std::error_code unreadable;  // is as bad as absent
+  if (fs::exists(folder / kSingleFile, unreadable)) return read_safetensors(folder / kSingleFile);
   const fs::path index = folder / kIndexFile;
-  if (!fs::exists(index)) throw bad_input("{}: neither {} nor {} is there", folder.string(), kSingleFile, kIndexFile);
+  if (!fs::exists(index, unreadable))
+    throw bad_input("{}: neither {} nor {} is there", folder.string(), kSingleFile, kIndexFile);
   const std::map<std::string, std::string> weight_map = read_weight_map(index);
   std::set<std::string> files;
   for (const auto& [tensor, file] : weight_map) files.insert(file);
@@ -257,7 +259,7 @@ SafeTensors read_safetensors_folder(const fs::path& folder) {
   return result;
 }
 
-static std::string header_text(std::span<const NamedTensor> tensors,
+std::string safetensors_header(std::span<const NamedTensor> tensors,
                                const std::map<std::string, std::string>& metadata) {
   nlohmann::ordered_json header;
   header["__metadata__"] = metadata;
@@ -273,7 +275,8 @@ static std::string header_text(std::span<const NamedTensor> tensors,
   }
   std::string text = header.dump();
   text.resize(static_cast<size_t>(round_up(int64_t(kPrefixBytes + text.size()), kDataAlignment)) - kPrefixBytes, ' ');
-  return text;
+  const uint64_t length = text.size();
+  return std::string(reinterpret_cast<const char*>(&length), sizeof length) + text;
 }
 
 static void write_tensor(AtomicFile& file, Tensor t) {
@@ -290,34 +293,30 @@ void write_safetensors(const fs::path& path, std::span<const NamedTensor> tensor
   std::stable_sort(ordered.begin(), ordered.end(), [](const NamedTensor& a, const NamedTensor& b) {
     return size_of(a.tensor.dtype) > size_of(b.tensor.dtype);
   });
-  const std::string header = header_text(ordered, metadata);
-  const uint64_t length = header.size();
   AtomicFile file(path);
-  file.write({reinterpret_cast<const char*>(&length), sizeof length});
-  file.write(header);
+  file.write(safetensors_header(ordered, metadata));
   for (const NamedTensor& t : ordered) write_tensor(file, t.tensor);
   file.commit();
 }
 
-/// Tensors in order, cut where a shard would grow beyond `max_shard_bytes`.
-static std::vector<std::span<const NamedTensor>> cut_into_shards(std::span<const NamedTensor> tensors,
-                                                                 int64_t max_shard_bytes) {
-  std::vector<std::span<const NamedTensor>> shards;
-  size_t first = 0;
-  int64_t bytes = 0;
-  for (size_t i = 0; i < tensors.size(); ++i) {
-    if (i > first && bytes + tensors[i].tensor.bytes() > max_shard_bytes) {
-      shards.push_back(tensors.subspan(first, i - first));
-      first = i, bytes = 0;
-    }
-    bytes += tensors[i].tensor.bytes();
+/// Groups in order, cut where a shard would grow beyond `max_shard_bytes`.
+static std::vector<std::vector<NamedTensor>> make_shards(std::span<const std::vector<NamedTensor>> groups,
+                                                         int64_t max_shard_bytes) {
+  std::vector<std::vector<NamedTensor>> shards(1);
+  int64_t shard_bytes = 0;
+  for (const std::vector<NamedTensor>& group : groups) {
+    int64_t bytes = 0;
+    for (const NamedTensor& t : group) bytes += t.tensor.bytes();
+    if (!shards.back().empty() && shard_bytes + bytes > max_shard_bytes) shards.emplace_back(), shard_bytes = 0;
+    shards.back().insert(shards.back().end(), group.begin(), group.end());
+    shard_bytes += bytes;
   }
-  shards.push_back(tensors.subspan(first));
   return shards;
 }
 
-void write_safetensors_folder(const fs::path& folder, std::span<const NamedTensor> tensors, int64_t max_shard_bytes) {
-  const std::vector<std::span<const NamedTensor>> shards = cut_into_shards(tensors, max_shard_bytes);
+void write_safetensors_folder(const fs::path& folder, std::span<const std::vector<NamedTensor>> groups,
+                              int64_t max_shard_bytes) {
+  const std::vector<std::vector<NamedTensor>> shards = make_shards(groups, max_shard_bytes);
   if (shards.size() == 1) return write_safetensors(folder / kSingleFile, tensors);
   int64_t total_bytes = 0;
   json weight_map = json::object();

@@ -46,9 +46,15 @@ SafeTensors read_safetensors_folder(const std::filesystem::path& folder);
 void write_safetensors(const std::filesystem::path& path, std::span<const NamedTensor> tensors,
                        const std::map<std::string, std::string>& metadata = {});
 
+/// The bytes of a file before its data, for data that is never in memory as a whole: it follows in the order of
+/// `tensors`, of which only names, shapes and dtypes count.
+std::string safetensors_header(std::span<const NamedTensor> tensors,
+                               const std::map<std::string, std::string>& metadata = {});
+
 /// Writes a checkpoint that read_safetensors_folder reads: one file if all tensors fit in `max_shard_bytes`, else
-/// shards of at most that size (one tensor may exceed it alone) and, last, their index.
-void write_safetensors_folder(const std::filesystem::path& folder, std::span<const NamedTensor> tensors,
+/// shards of at most that size and, last, their index. A group stays together in one shard, even if that is then
+/// larger.
+void write_safetensors_folder(const std::filesystem::path& folder, std::span<const std::vector<NamedTensor>> groups,
                               int64_t max_shard_bytes);
 
 }  // namespace tangram

@@ -34,12 +34,10 @@ const std::pair<std::string, int32_t>* longest_token(const TokenFinder& finder, 
 
 std::vector<Piece> cut_at_added_tokens(const Tokenizer& tokenizer, const TokenFinder& finder, std::string_view text,
                                        bool parse_special) {
-  std::array<bool, 256> begins{};
-  for (const auto& [content, id] : finder.tokens) begins[uint8_t(content[0])] = true;
   std::vector<Piece> pieces;
   size_t begin = 0;  // of the text since the last added token
   for (size_t i = 0; i < text.size();) {
-    const auto* token = begins[uint8_t(text[i])] ? longest_token(finder, text.substr(i)) : nullptr;
+    const auto* token = finder.begins[uint8_t(text[i])] ? longest_token(finder, text.substr(i)) : nullptr;
     if (!token) {
       ++i;
       continue;
@@ -71,7 +69,9 @@ std::vector<std::string_view> cut_before(std::string_view text, std::string_view
 class Encoder {
  public:
   Encoder(const Tokenizer& tokenizer, std::string_view input)
-      : t_(tokenizer), input_(input), cached_(!tokenizer.splits.empty()) {
+      : t_(tokenizer),
+        input_(input),
+        cached_(!tokenizer.splits.empty() || (tokenizer.metaspace && tokenizer.metaspace->split)) {
     for (const SplitPattern& pattern : tokenizer.splits) splitters_.emplace_back(pattern, input.size());
   }
 
@@ -99,7 +99,7 @@ class Encoder {
   const Tokenizer& t_;
   const std::string_view input_;
   std::string_view source_;  // the part of input_ that is being encoded
-  const bool cached_;        // without splits a text is one word, which does not come again
+  const bool cached_;        // uncut, a text is one word, which does not come again
   std::vector<Splitter> splitters_;
   StringMap<std::vector<int32_t>> cache_;  // of short words, which come again
   std::vector<int32_t> symbols_;

@@ -24,10 +24,11 @@ struct Token {
 /// Finds tokens by their whole text, the longest where several begin at one place.
 struct TokenFinder {
   std::vector<std::pair<std::string, int32_t>> tokens;  ///< text and id, sorted
+  std::array<bool, 256> begins{};                       ///< whether a token begins with the byte
 };
 
-/// One step of the normalizer: replaces every `from` by `to`; without `from`, puts `to` before a text that is not
-/// empty.
+/// One step of the normalizer: replaces every `from` by `to`; without `from`, puts `to` before a text (not an empty
+/// one).
 struct Rewrite {
   std::optional<std::string> from;
   std::string to;
@@ -54,10 +55,9 @@ using StringMap = std::unordered_map<std::string, T, StringHash, std::equal_to<>
 /// A tokenizer.json of Hugging Face `tokenizers` with a BPE model, read only. Encoding runs through the fields from top
 /// to bottom, decoding uses the last ones.
 struct Tokenizer {
-  std::vector<Token> tokens;  ///< (V) by id; the size is the vocabulary's, ids without a token included
-  int32_t bos_id =
-      -1;  ///< from tokenizer_config.json, else the one token that the post_processor puts before a text; -1: none
-  int32_t eos_id = -1;          ///< from tokenizer_config.json; -1: none
+  std::vector<Token> tokens;    ///< (V) by id; the size is the vocabulary's, ids without a token included
+  int32_t bos_id = -1;          ///< of tokenizer_config.json, else the only id in `prefix`; -1: none
+  int32_t eos_id = -1;          ///< of tokenizer_config.json; -1: none
   std::vector<int32_t> prefix;  ///< what add_bos puts before the text, as the post_processor says
 
   TokenFinder added;                   ///< added_tokens found in the text as it is (`normalized: false`)
@@ -73,8 +73,8 @@ struct Tokenizer {
   bool ignore_merges = false;  ///< a word that is a token is not put together from merges
   bool byte_fallback = false;  ///< an unknown character becomes its bytes' tokens (Llama 2)
   std::array<int32_t, 256>
-      byte_tokens;        ///< of the byte itself if byte_level, of <0x00> to <0xFF> if byte_fallback; -1: none
-  int32_t unk_id = -1;    ///< of an unknown character; -1: refused
+      byte_tokens;        ///< of the bytes if byte_level (-1: none), of <0x00> to <0xFF> if byte_fallback
+  int32_t unk_id = -1;    ///< of an unknown character; -1: it is refused
   bool fuse_unk = false;  ///< unknown characters beside each other become one unk_id
 
   std::string strip;        ///< decoder Strip: a character, removed from the start of the text
@@ -88,8 +88,7 @@ struct Tokenizer {
 ///                   dropout, continuing_subword_prefix and end_of_word_suffix
 ///   normalizer      null, Prepend, Replace (of a String), Sequence
 ///   pre_tokenizer   null, ByteLevel, Sequence of Split (Regex, Isolated) before ByteLevel, Metaspace
-///   post_processor  null, TemplateProcessing, ByteLevel, Sequence; what a template puts after the text is left out,
-///   for
+///   post_processor  null, TemplateProcessing, ByteLevel, Sequence; what a template puts after the text is left out:
 ///                   only the caller knows whether the text is at its end
 ///   decoder         ByteLevel with that pre_tokenizer; else null, Fuse, or Sequence of Replace, ByteFallback, Fuse and
 ///                   Strip (of the start) in this order. null joins the tokens without spaces between, as Fuse does
@@ -115,8 +114,8 @@ struct EncodeOptions {
 /// UTF-8 or has a character that is not in the vocabulary (and no unk_token), and if it is longer than 2^30 bytes.
 std::vector<int32_t> encode(const Tokenizer& tokenizer, std::string_view text, const EncodeOptions& options = {});
 
-/// The text of `ids`, always UTF-8: U+FFFD stands for bytes that are none. Special tokens are left out if
-/// `skip_special`. Throws Error if an id has no token.
+/// The text of `ids`, always UTF-8: U+FFFD stands for bytes that are none. Throws Error if an id has no token.
+///   skip_special  leave special tokens out
 std::string decode(const Tokenizer& tokenizer, std::span<const int32_t> ids, bool skip_special = true);
 
 /// Decodes a text while it is generated. The pieces together are decode(ids), with one exception: where byte tokens

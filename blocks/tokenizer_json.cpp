@@ -1,8 +1,9 @@
 #include <algorithm>
-#include <fstream>
+#include <cctype>
 #include <initializer_list>
-#include <nlohmann/json.hpp>
 
+#include "blocks/file.h"
+#include "blocks/json.h"
 #include "blocks/tokenizer.h"
 #include "blocks/unicode.h"
 #include "kernels/error.h"
@@ -12,7 +13,7 @@ namespace {
 
 using json = nlohmann::json;
 
-constexpr size_t kMaxFile = size_t(64) << 20;  // the largest in use, of 262,144 tokens, has 33 MB
+constexpr int64_t kMaxFile = 64 << 20;  // the largest in use, of 262,144 tokens, has 33 MB
 constexpr int kMaxDepth = 32;
 constexpr int64_t kMaxVocab = 1 << 20;
 constexpr size_t kMaxAddedToken = 1024;               // bytes
@@ -21,19 +22,6 @@ constexpr size_t kMaxReplacement = 64;                // bytes; with the steps i
 constexpr size_t kMaxTokenBytes = size_t(256) << 20;  // of all tokens together
 
 constexpr const char* kGpt2Pattern = R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)";
-
-json parse_json(std::string_view text, const std::string& name) {
-  if (text.size() > kMaxFile) throw bad_input("{}: {} bytes; at most {}", name, text.size(), kMaxFile);
-  const auto check_depth = [&](int depth, json::parse_event_t, json&) {
-    if (depth > kMaxDepth) throw bad_input("{}: nested deeper than {} levels", name, kMaxDepth);
-    return true;
-  };
-  try {
-    return json::parse(text, check_depth);
-  } catch (const json::exception& e) {
-    throw bad_input("{}: {}", name, e.what());
-  }
-}
 
 // A value of the file and where it stands, for messages. A key that is absent is null.
 struct Node {
@@ -308,29 +296,32 @@ void read_added_tokens(Tokenizer& t, const Node& node) {
     (normalized ? t.added_normalized : t.added).tokens.emplace_back(t.tokens[id].bytes, id);
   }
   for (TokenFinder* finder : {&t.added, &t.added_normalized}) {
-    std::sort(finder->tokens.begin(), finder->tokens.end());
-    for (size_t i = 1; i < finder->tokens.size(); ++i)
-      if (finder->tokens[i].first == finder->tokens[i - 1].first)
-        node.refuse(fmt::format("'{}' twice", finder->tokens[i].first));
+    auto& tokens = finder->tokens;
+    std::sort(tokens.begin(), tokens.end());
+    for (size_t i = 0; i < tokens.size(); ++i) {
+      if (i > 0 && tokens[i].first == tokens[i - 1].first) node.refuse(fmt::format("'{}' twice", tokens[i].first));
+      if (!tokens[i].first.empty()) finder->begins[uint8_t(tokens[i].first[0])] = true;
+    }
   }
 }
 
 void read_post_processor(Tokenizer& t, const Node& node) {
+  bool found = false;
   for (const Node& step : flatten(node, "processors")) {
     const std::string type = step["type"].text();
     if (type == "ByteLevel") continue;  // it moves offsets, not ids
     if (type != "TemplateProcessing") step.refuse_type("TemplateProcessing, ByteLevel, Sequence");
-    std::vector<int32_t> prefix;
+    if (found) step.refuse("a second TemplateProcessing is not supported");
+    found = true;
     for (const Node& part : step["single"].items()) {
       if (part.value.contains("Sequence")) break;
       const std::string name = part["SpecialToken"]["id"].text();
-      for (const Node& id : step["special_tokens"][name.c_str()]["ids"].items()) {
-        prefix.push_back(int32_t(id.integer(kMaxVocab - 1)));
-        if (prefix.back() >= int64_t(t.tokens.size()) || t.tokens[prefix.back()].text.empty())
+      for (const Node& id : step["special_tokens"][name]["ids"].items()) {
+        t.prefix.push_back(int32_t(id.integer(kMaxVocab - 1)));
+        if (t.prefix.back() >= int64_t(t.tokens.size()) || t.tokens[t.prefix.back()].text.empty())
           id.refuse("no token has this id");
       }
     }
-    t.prefix.insert(t.prefix.begin(), prefix.begin(), prefix.end());  // a later step works on the earlier one's result
   }
   if (t.prefix.size() == 1) t.bos_id = t.prefix[0];
 }
@@ -402,21 +393,10 @@ int32_t special_token(const Tokenizer& t, const Node& node, int32_t absent) {
   node.refuse(fmt::format("'{:.60}' is not a token", text));
 }
 
-std::string read_file(const std::filesystem::path& path) {
-  std::ifstream file(path, std::ios::binary);
-  std::error_code error;
-  const auto size = std::filesystem::file_size(path, error);
-  if (!file || error) throw bad_input("{}: cannot be read", path.string());
-  if (size > kMaxFile) throw bad_input("{}: {} bytes; at most {}", path.string(), size, kMaxFile);
-  std::string text(size, '\0');
-  if (!file.read(text.data(), std::streamsize(size))) throw bad_input("{}: cannot be read", path.string());
-  return text;
-}
-
 }  // namespace
 
 Tokenizer parse_tokenizer(std::string_view text, std::string_view config, const std::string& name) {
-  const json root_value = parse_json(text, name);
+  const json root_value = parse_json(text, name, kMaxDepth);
   const Node root{root_value, name + ":"};
   Tokenizer t;
   read_model(t, root["model"]);
@@ -429,7 +409,7 @@ Tokenizer parse_tokenizer(std::string_view text, std::string_view config, const 
   read_decoder(t, root["decoder"]);
   if (!config.empty()) {
     const std::string config_name = "tokenizer_config.json";
-    const json config_value = parse_json(config, config_name);
+    const json config_value = parse_json(config, config_name, kMaxDepth);
     const Node settings{config_value, config_name + ":"};
     t.bos_id = special_token(t, settings["bos_token"], t.bos_id);
     t.eos_id = special_token(t, settings["eos_token"], t.eos_id);
@@ -440,7 +420,8 @@ Tokenizer parse_tokenizer(std::string_view text, std::string_view config, const 
 Tokenizer load_tokenizer(const std::filesystem::path& path) {
   const std::filesystem::path file = std::filesystem::is_directory(path) ? path / "tokenizer.json" : path;
   const std::filesystem::path config = file.parent_path() / "tokenizer_config.json";
-  return parse_tokenizer(read_file(file), std::filesystem::exists(config) ? read_file(config) : "", file.string());
+  return parse_tokenizer(read_text_file(file, kMaxFile), exists(config) ? read_text_file(config, kMaxFile) : "",
+                         file.string());
 }
 
 }  // namespace tangram

@@ -85,6 +85,12 @@ void reverse_word(Scene& s) {
   s.add_answer(std::string(w.rbegin(), w.rend()) + "\n");
 }
 
+// By the pair without its order, so that no sum is known from its mirror image.
+bool is_held_out(const CorpusConfig& config, int a, int b) {
+  const auto pair = static_cast<uint64_t>(std::min(a, b) * 100 + std::max(a, b));
+  return random_uniform(config.seed, kHeldOut, pair) < config.held_out;
+}
+
 // 37+48=085
 void add_numbers(Scene& s) {
   const bool want_held_out = s.split == Split::validation;
@@ -197,11 +203,6 @@ std::span<const Skill> corpus_skills() {
       {'P', "pointers", 2, pointer},
   };
   return kSkills;
-}
-
-bool is_held_out(const CorpusConfig& config, int a, int b) {
-  const auto pair = static_cast<uint64_t>(std::min(a, b) * 100 + std::max(a, b));
-  return random_uniform(config.seed, kHeldOut, pair) < config.held_out;
 }
 
 }  // namespace tangram

@@ -41,14 +41,11 @@ struct Skill {
   char tag;
   std::string_view name;
   double weight;  ///< relative share of the documents, unless the config says otherwise
-  void (*make)(
-      Scene&);  ///< appends what stands between the tag and the final newline (and the newline if it is an answer)
+  /// Appends what follows the tag; the final newline too if it is an answer, else it is added.
+  void (*make)(Scene&);
 };
 
 /// All skills. To add one, add an entry, and its tag to kCorpusSymbols.
 std::span<const Skill> corpus_skills();
-
-/// Whether training never shows a + b and b + a.
-bool is_held_out(const CorpusConfig& config, int a, int b);
 
 }  // namespace tangram

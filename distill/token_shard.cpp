@@ -16,6 +16,7 @@ void TokenPacker::add(std::span<const int32_t> document, std::span<const float> 
         document.size());
   const auto T = static_cast<size_t>(sequence_length_);
   Packed& p = packed_;
+  CHECK(p.tokens.size() + document.size() < size_t{1} << 31, "over 2^31 tokens in one shard");
   if (!weights.empty()) p.weights.resize(p.tokens.size(), 1.0f);
   for (size_t i = 0; i + 1 < document.size();) {
     const size_t length = std::min(T - p.tokens.size() % T, document.size() - 1 - i);

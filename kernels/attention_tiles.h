@@ -62,34 +62,34 @@ void prefetch_rows(int64_t count, const HeadShape& head, Row row) {
   }
 }
 
-/// One row of D channels as f32, in pieces of 8, the last filled up with zeros: piece(d, lanes).
-template <class T, class Piece>
-void for_pieces(const T* x, int64_t D, Piece piece) {
-  int64_t d = 0;
-  for (; d + kLanes <= D; d += kLanes) piece(d, widen(x + d));
-  if (d == D) return;
-  Lanes rest{};
-  for (int64_t i = d; i < D; ++i) rest[i - d] = x[i];
-  piece(d, rest);
+/// Channels [d, d + kLanes) of a row as f32; zero past D.
+template <class T>
+Lanes channels_at(const T* x, int64_t d, int64_t D) {
+  if (d + kLanes <= D) return widen(x + d);
+  Lanes lanes{};
+  for (int64_t i = d; i < D; ++i) lanes[i - d] = x[i];
+  return lanes;
 }
 
 /// x (count, D) as it is, rows `padded` apart; row(i) points to row i. Columns past D are zero.
 template <class Row>
 void pack_plain(float* out, int64_t count, const HeadShape& head, Row row) {
-  for (int64_t i = 0; i < count; ++i, out += head.padded) {
-    store(out + head.padded - kLanes, Lanes{});
-    for_pieces(row(i), head.head_dim, [&](int64_t d, Lanes x) { store(out + d, x); });
+  const int64_t D = head.head_dim, P = head.padded;
+  for (int64_t i = 0; i < count; ++i) {
+    const auto* x = row(i);
+    for (int64_t d = 0; d < P; d += kLanes) store(out + i * P + d, channels_at(x, d, D));
   }
 }
 
 /// x (count, D) in panels with room for `panel_rows` rows. Columns past D are zero.
 template <class Row>
 void pack_rows(float* panels, int64_t count, int64_t panel_rows, const HeadShape& head, Row row) {
-  const int64_t W = head.panel;
+  const int64_t D = head.head_dim, P = head.padded, W = head.panel;
   for (int64_t i = 0; i < count; ++i) {
-    store(panels + (head.padded - W) * panel_rows + i * W + W - kLanes, Lanes{});
-    for_pieces(row(i), head.head_dim,
-               [&](int64_t d, Lanes x) { store(panels + d / W * W * panel_rows + i * W + d % W, x); });
+    const auto* x = row(i);
+    for (int64_t first = 0; first < P; first += W)
+      for (int64_t c = 0; c < W; c += kLanes)
+        store(panels + first * panel_rows + i * W + c, channels_at(x, first + c, D));
   }
 }
 
@@ -205,7 +205,10 @@ void attend(const QueryTensors& t, const QueryRun& run, Key key, Value value, co
       const int64_t slot = (j - keys_begin) / kTileKeys % slots;
       float *tile_keys = key_panels + slot * kTileKeys * D, *tile_values = value_panels + slot * kTileKeys * P;
       if (j >= packed_end) {
-        const int64_t count = std::min(kTileKeys, run.end - j);
+        const int64_t count = std::min(kTileKeys, run.end - j), next = j + count;
+        const int64_t next_count = std::min(kTileKeys, run.end - next);
+        prefetch_rows(next_count, head, [&](int64_t i) { return key(next + i); });
+        prefetch_rows(next_count, head, [&](int64_t i) { return value(next + i); });
         pack_transposed(tile_keys, count, head, [&](int64_t i) { return key(j + i); });
         pack_rows(tile_values, count, kTileKeys, head, [&](int64_t i) { return value(j + i); });
         packed_end = j + kTileKeys;

@@ -8,6 +8,7 @@
 #include <cstring>
 #include <nlohmann/json.hpp>
 
+#include "blocks/file.h"
 #include "nas/units.h"
 
 namespace tangram {
@@ -49,6 +50,9 @@ void add_run_options(CLI::App& app, RunOptions& o) {
 void print_results(std::FILE* out, bool json, const SearchConfig& config, const std::vector<StageResult>& results) {
   const std::string run_dir = config.run_dir.lexically_proximate(std::filesystem::current_path()).string();
   if (!json) {
+    const std::filesystem::path report = config.run_dir / "report.txt";
+    const bool reported = !results.empty() && results.back().name == "report";
+    if (reported) fmt::print(out, "{}", read_text_file(report, int64_t{1} << 24));
     fmt::print(out, "Results are in {}\n", run_dir);
     return;
   }
@@ -79,7 +83,7 @@ void add_stage_verb(CommandLine& line, std::string_view name, std::string_view s
   add_run_options(verb, line.run);
   verb.add_flag("--again", line.run.again, "Run what is complete, too");
   line.verbs.emplace_back(&verb, [&line, stages, only](const VerbInput& input) {
-    SearchConfig config = read_config(line.run.config, line.run.overrides);
+    SearchConfig config = read_search_config(line.run.config, line.run.overrides);
     if (!line.run.run_dir.empty()) config.run_dir = std::filesystem::absolute(line.run.run_dir).lexically_normal();
     if (input.threads > 0) config.threads = input.threads;
     Context ctx(Context::Options{.threads = static_cast<int>(config.threads)});

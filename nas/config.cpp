@@ -295,7 +295,7 @@ SearchConfig make_config(YamlNode source, const std::filesystem::path& folder, s
 
 }  // namespace
 
-SearchConfig read_config(const std::filesystem::path& path, std::span<const std::string> overrides) {
+SearchConfig read_search_config(const std::filesystem::path& path, std::span<const std::string> overrides) {
   SearchConfig config = make_config(read_yaml(path), std::filesystem::absolute(path).parent_path(), overrides);
   if (config.run_dir.empty()) config.run_dir = std::filesystem::absolute("runs") / path.stem();
   return config;

@@ -24,7 +24,7 @@ struct TrainingConfig {
   int64_t micro_batches = 1;      ///< parts of a batch whose gradients are summed
   double learning_rate = 1e-4;
   double warmup = 0.05;            ///< part of the steps
-  double decay_start = 0.05;       ///< part of the steps
+  double decay_start = 0;          ///< part of the steps; the end of the warm-up if that is later
   double final_learning_rate = 0;  ///< part of learning_rate
   Decay decay = Decay::linear;
   OptimiserOptions optimiser;
@@ -140,7 +140,7 @@ struct SearchConfig {
 
 /// Reads and checks a config; `overrides` are `key.path=value` and come from --set. Throws Error (bad_input) naming
 /// file, line, key, what was found and what is allowed.
-SearchConfig read_config(const std::filesystem::path& path, std::span<const std::string> overrides = {});
+SearchConfig read_search_config(const std::filesystem::path& path, std::span<const std::string> overrides = {});
 
 /// read_config of a text, with no default for run_dir. Relative paths are relative to `folder`; `name` stands for the
 /// text in messages.

@@ -5,7 +5,18 @@
 namespace tangram {
 
 std::span<const ModelVerb> all_model_verbs() {
-  static const std::vector<ModelVerb> kVerbs = {};
+  static const std::vector<ModelVerb> kVerbs = {
+      {"logits", "Write a model's logits for given tokens, and print its loss on them",
+       "tangram logits models/llama --tokens ids.safetensors --output logits.safetensors", add_logits},
+      {"generate", "Continue a prompt", "tangram generate models/llama \"Once upon a time\" --max-tokens 100",
+       add_generate},
+      {"evaluate", "Measure a model's loss on a text, and how far it is from a teacher",
+       "tangram evaluate students/small --data valid.jsonl --teacher models/llama", add_evaluate},
+      {"bench", "Measure a model's speed beside what this machine can do",
+       "tangram bench models/llama --prompt-tokens 512 --output-tokens 64", add_bench},
+      {"inspect", "Show what is in a model folder, a score table or a run directory",
+       "tangram inspect runs/quickstart/scores.h5", add_inspect},
+  };
   return kVerbs;
 }
 

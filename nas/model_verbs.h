@@ -27,4 +27,11 @@ struct ModelVerb {
 
 std::span<const ModelVerb> all_model_verbs();
 
+// ModelVerb::add of each, in nas/verb_<name>.cpp.
+std::function<void(const VerbInput&)> add_logits(CLI::App& app);
+std::function<void(const VerbInput&)> add_generate(CLI::App& app);
+std::function<void(const VerbInput&)> add_evaluate(CLI::App& app);
+std::function<void(const VerbInput&)> add_bench(CLI::App& app);
+std::function<void(const VerbInput&)> add_inspect(CLI::App& app);
+
 }  // namespace tangram

@@ -91,7 +91,7 @@ void measure_scenario(ScoreTable& table, const Scenario& scenario, const ModelCo
 }  // namespace
 
 std::vector<std::filesystem::path> run_measure(const StageInput& in) {
-  const Model teacher = load_teacher(in.config, in.run_dir);
+  const Model teacher = load_teacher(in.config, in.run_dir, in.config.distill.training.dtype);
   ScoreTable table = read_scores(scores_path(in.run_dir));
   table.outside_parameters = outside_parameters(teacher.config);
   for (const Scenario& scenario : in.config.scenarios) measure_scenario(table, scenario, teacher.config, in);

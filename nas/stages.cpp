@@ -2,8 +2,66 @@
 
 namespace tangram {
 
+std::vector<std::filesystem::path> run_pretrain(const StageInput&);
+std::vector<std::filesystem::path> run_prepare(const StageInput&);
+std::vector<std::filesystem::path> run_distill(const StageInput&);
+std::vector<std::filesystem::path> run_score(const StageInput&);
+std::vector<std::filesystem::path> run_measure(const StageInput&);
+std::vector<std::filesystem::path> run_search(const StageInput&);
+std::vector<std::filesystem::path> run_uptrain(const StageInput&);
+std::vector<std::filesystem::path> run_evaluate(const StageInput&);
+std::vector<std::filesystem::path> run_export(const StageInput&);
+std::vector<std::filesystem::path> run_report(const StageInput&);
+
 std::span<const Stage> all_stages() {
-  static const std::vector<Stage> kStages = {};
+  static const std::vector<Stage> kStages = {
+      {"pretrain", "Train the teacher, if the config brings none", {"teacher", "data", "seed"}, {}, run_pretrain},
+      {"prepare",
+       "Check the teacher, tokenise the text, and collect activation statistics",
+       {"teacher", "data", "distill", "evaluate", "seed"},
+       {"pretrain"},
+       run_prepare},
+      {"distill",
+       "Train every variant of every layer against the teacher",
+       {"data", "search_space", "distill", "seed"},
+       {"pretrain", "prepare"},
+       run_distill},
+      {"score",
+       "Score every variant in its place in the teacher",
+       {"data", "search_space", "distill", "score"},
+       {"pretrain", "prepare", "distill"},
+       run_score},
+      {"measure",
+       "Measure what every variant costs in each scenario",
+       {"scenarios", "hardware"},
+       {"score"},
+       run_measure},
+      {"search",
+       "Choose the best variant for every layer under the limits",
+       {"score", "constraints", "solutions", "baselines", "seed"},
+       {"score", "measure"},
+       run_search},
+      {"uptrain",
+       "Heal the chosen students by global distillation",
+       {"data", "uptrain", "seed"},
+       {"pretrain", "prepare", "distill", "search"},
+       run_uptrain},
+      {"evaluate",
+       "Compare students and teacher on text that none was trained on",
+       {"data", "distill", "evaluate", "seed"},
+       {"pretrain", "prepare", "distill", "search", "uptrain"},
+       run_evaluate},
+      {"export",
+       "Write the healed students as Hugging Face folders",
+       {"export"},
+       {"pretrain", "search", "uptrain"},
+       run_export},
+      {"report",
+       "Write down what each layer got, and what it costs and keeps",
+       {"constraints"},
+       {"score", "measure", "search", "evaluate", "export"},
+       run_report},
+  };
   return kStages;
 }
 

@@ -14,8 +14,6 @@ namespace tangram {
 struct LossCurve {
   std::vector<std::string> columns;
   std::vector<float> values;  ///< (steps, columns)
-
-  int64_t steps() const { return columns.empty() ? 0 : static_cast<int64_t>(values.size() / columns.size()); }
 };
 
 /// A training run as the loop sees it.
@@ -23,10 +21,10 @@ struct TrainingRun {
   std::string label;  ///< "distill", for progress and messages
   int64_t steps = 0, tokens_per_step = 0;
   double checkpoint_seconds = 300;
-  std::filesystem::path checkpoint;                       ///< where the state is kept between checkpoints
-  std::function<std::vector<NamedTensor>()> state;        ///< what a checkpoint reads and writes
-  std::function<void(int64_t steps_done)> resume;         ///< after the state was filled
-  std::function<std::vector<float>(int64_t step)> step;  ///< does one and returns its row of the curve
+  std::filesystem::path checkpoint;                             ///< where the state is kept between checkpoints
+  std::function<std::vector<NamedTensor>()> state;              ///< what a checkpoint reads and writes
+  std::function<void(int64_t steps_done)> resume;               ///< after the state was filled
+  std::function<std::vector<float>(int64_t step)> step;         ///< does one and returns its row of the curve
   std::function<std::string(std::span<const float> row)> note;  ///< for the progress line
 };
 
@@ -37,7 +35,10 @@ void run_training(const TrainingRun& run, LossCurve& curve, Console& console);
 /// `step,<column>,…` lines.
 void write_curve(const std::filesystem::path& path, const LossCurve& curve);
 
-/// The learning-rate schedule and number of steps of a training section.
+/// What a training section of a config means: its schedule, its optimiser steps, and the micro-batches of one of them.
 Schedule schedule_of(const TrainingConfig& config);
+int64_t steps_of(const TrainingConfig& config);
+std::vector<Batch> batches_of_step(const TokenDataset& dataset, const TrainingConfig& config, uint64_t seed,
+                                   int64_t step);
 
 }  // namespace tangram

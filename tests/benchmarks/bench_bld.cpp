@@ -9,7 +9,7 @@
 
 #include "distill/bld.h"
 #include "kernels/random.h"
-#include "tests/benchmarks/peak.h"
+#include "kernels/peak.h"
 
 namespace tangram {
 namespace {

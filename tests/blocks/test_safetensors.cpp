@@ -62,7 +62,7 @@ TEST(Safetensors, CopiesWhatIsNotAligned) {
                              R"("f":{"dtype":"F32","shape":[2],"data_offsets":[1,9]}})";
   const float f[] = {1.5, -3};
   alignas(8) char file[256];
-  const std::string content = file_of(header, "\x07" + std::string(reinterpret_cast<const char*>(f), 8));
+  const std::string content = file_of(header, std::string("\x07").append(reinterpret_cast<const char*>(f), 8));
   std::memcpy(file, content.data(), content.size());
   const SafeTensors read = parse_safetensors({file, content.size()}, "x");
   const Tensor t = read.at("f", 1, 2);
@@ -220,14 +220,16 @@ TEST(SafetensorsFolder, WritesShardsAndTheirIndex) {
   const TestFolder folder;
   Sample sample;
   const std::vector<NamedTensor> tensors = sample.tensors();
-  write_safetensors_folder(folder.path, tensors, 30);  // 5 + 24, 6 + 4 + 16, 16 bytes
+  const std::vector<NamedTensor>& t = tensors;  // 5, 24, 6, 4, 16, 16, 0 bytes
+  const std::vector<std::vector<NamedTensor>> groups{{t[0]}, {t[1]}, {t[2]}, {t[3], t[4], t[5]}, {t[6]}};
+  write_safetensors_folder(folder.path, groups, 30);
   EXPECT_FALSE(fs::exists(folder.path / "model.safetensors"));
   const std::string index = read_text_file(folder.path / "model.safetensors.index.json", 10'000);
   EXPECT_EQ(nlohmann::json::parse(index), nlohmann::json::parse(R"({"metadata": {"total_size": 71}, "weight_map": {
-      "u8": "model-00001-of-00003.safetensors", "f32": "model-00001-of-00003.safetensors",
-      "b16": "model-00002-of-00003.safetensors", "f16": "model-00002-of-00003.safetensors",
-      "i64": "model-00002-of-00003.safetensors", "i32": "model-00003-of-00003.safetensors",
-      "none": "model-00003-of-00003.safetensors"}})"));
+      "u8": "model-00001-of-00004.safetensors", "f32": "model-00001-of-00004.safetensors",
+      "b16": "model-00002-of-00004.safetensors", "f16": "model-00003-of-00004.safetensors",
+      "i64": "model-00003-of-00004.safetensors", "i32": "model-00003-of-00004.safetensors",
+      "none": "model-00004-of-00004.safetensors"}})"));
   expect_same(read_safetensors_folder(folder.path), tensors);
 }
 
@@ -235,7 +237,7 @@ TEST(SafetensorsFolder, NeedsNoIndexForOneFile) {
   const TestFolder folder;
   Sample sample;
   const std::vector<NamedTensor> tensors = sample.tensors();
-  write_safetensors_folder(folder.path, tensors, 1000);
+  write_safetensors_folder(folder.path, std::vector{tensors}, 1000);
   EXPECT_FALSE(fs::exists(folder.path / "model.safetensors.index.json"));
   expect_same(read_safetensors_folder(folder.path), tensors);
 }

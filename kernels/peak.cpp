@@ -1,6 +1,4 @@
-#include "tests/benchmarks/peak.h"
-
-#include <vector>
+#include "kernels/peak.h"
 
 #include "kernels/matmul.h"
 
@@ -19,9 +17,12 @@ double matmul_gflops(DType dtype, Context& ctx) {
 double read_gb_per_s(Context& ctx) {
   using Lanes = uint64_t __attribute__((vector_size(32)));
   constexpr int64_t kLanes = (int64_t{512} << 20) / sizeof(Lanes);
-  const std::vector<Lanes> data(kLanes, Lanes{1, 1, 1, 1});
+  constexpr int kRepeats = 12;
+  Arena arena(kLanes * int64_t{sizeof(Lanes)});
+  Lanes* data = static_cast<Lanes*>(arena.tensor(kLanes, sizeof(Lanes), DType::u8).data);
+  for (int64_t i = 0; i < kLanes; ++i) data[i] = Lanes{1, 1, 1, 1};
   uint64_t total = 0;
-  const double seconds = best_seconds(12, [&] {
+  const double seconds = best_seconds(kRepeats, [&] {
 #pragma omp parallel for num_threads(ctx.threads) schedule(static) reduction(+ : total)
     for (int64_t i = 0; i < kLanes; i += 8) {
       Lanes sum = data[i];
@@ -29,8 +30,8 @@ double read_gb_per_s(Context& ctx) {
       total += sum[0] + sum[1] + sum[2] + sum[3];
     }
   });
-  CHECK(total == 12u * 4 * kLanes, "the sum was not computed");
-  return kLanes * sizeof(Lanes) / seconds * 1e-9;
+  CHECK(total == uint64_t{kRepeats} * 4 * kLanes, "the sum was not computed");
+  return double(kLanes * sizeof(Lanes)) / seconds * 1e-9;
 }
 
 Peak measure_peak(Context& ctx) {

@@ -18,14 +18,17 @@ double best_seconds(int repeats, F&& call) {
   return best;
 }
 
-/// What this machine can do, in units that the benchmarks compare with.
-struct Peak {
-  double f32_gflops, bf16_gflops;  ///< a (2048, 2048) x (2048, 2048) product of `matmul`
-  double read_gb_per_s;            ///< every thread of the context sums its part of 512 MiB
-};
-
+/// Rate of the matmul library: a (2048, 2048) x (2048, 2048) product through `matmul`.
 double matmul_gflops(DType dtype, Context& ctx);
+
+/// Rate of reading memory: every thread sums its part of 512 MiB.
 double read_gb_per_s(Context& ctx);
+
+/// What this machine can do, in units that measured speeds are compared with.
+struct Peak {
+  double f32_gflops, bf16_gflops, read_gb_per_s;
+  double gflops(DType dtype) const { return dtype == DType::f32 ? f32_gflops : bf16_gflops; }
+};
 Peak measure_peak(Context& ctx);
 
 }  // namespace tangram

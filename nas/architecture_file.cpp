@@ -1,0 +1,123 @@
+#include "nas/architecture_file.h"
+
+#include <algorithm>
+
+#include "blocks/file.h"
+#include "nas/units.h"
+#include "nas/yaml.h"
+
+namespace tangram {
+namespace fs = std::filesystem;
+namespace {
+
+constexpr std::string_view kTogether = "together", kApart = "apart";
+
+const YamlNode& need(const YamlNode& map, std::string_view key) {
+  const YamlEntry* entry = map.kind == YamlNode::Kind::map ? map.find(key) : nullptr;
+  if (!entry) throw bad_input("{}: no key '{}'", map.where, key);
+  return entry->value;
+}
+
+std::string text_of(const YamlNode& map, std::string_view key) {
+  const YamlNode& node = need(map, key);
+  if (node.kind != YamlNode::Kind::scalar)
+    throw bad_input("{}: {}: found {}; must be a text", node.where, key, describe_found(node));
+  return node.scalar;
+}
+
+Choice choice_of(const YamlNode& block, Subblock s, const ModelConfig& teacher) {
+  const YamlNode& node = need(block, name_of(s));
+  try {
+    return parse_choice(s, node.scalar, teacher);
+  } catch (const Error& e) {
+    throw bad_input("{}: {}", node.where, e.what());
+  }
+}
+
+// The blocks' choices, layer by layer, and which of them are pairs that were trained together.
+struct Block {
+  BlockChoice choice;
+  bool together = false;
+};
+
+std::vector<Block> layers_of(const ChosenArchitecture& a, int64_t layer_count) {
+  std::vector<Block> blocks(static_cast<size_t>(layer_count));
+  for (const Replacement& r : a.replacements) {
+    Block& block = blocks.at(static_cast<size_t>(r.first_layer));
+    if (r.attention) block.choice.attention = *r.attention;
+    if (r.ffn) block.choice.ffn = *r.ffn;
+    block.together = r.attention && r.ffn;
+  }
+  for (size_t l = 0; l < blocks.size(); ++l)
+    CHECK(blocks[l].choice.attention.variant && blocks[l].choice.ffn.variant, "layer {} of {} is not whole", l, a.name);
+  return blocks;
+}
+
+}  // namespace
+
+void write_architecture(const fs::path& path, const ChosenArchitecture& a) {
+  std::string yaml = fmt::format("name: {}\ntarget: {}\nmethod: {}\nobjective: {}\nproven: {}\npredicted:\n",
+                                 yaml_scalar(a.name), yaml_scalar(a.target), a.method, a.objective, a.proven);
+  for (const auto& [figure, value] : a.predicted)
+    yaml += fmt::format("  {}: {}\n", yaml_scalar(figure), format_exact(value));
+  yaml += "blocks:\n";
+  int64_t layer_count = 0;
+  for (const Replacement& r : a.replacements) layer_count = std::max(layer_count, r.first_layer + r.layer_count);
+  for (const Block& block : layers_of(a, layer_count))
+    yaml += fmt::format("  - {{attention: {}, ffn: {}, trained: {}}}\n", block.choice.attention.name(),
+                        block.choice.ffn.name(), block.together ? kTogether : kApart);
+  fs::create_directories(path.parent_path());
+  write_file_atomically(path, yaml);
+}
+
+ChosenArchitecture read_architecture(const fs::path& path, const ModelConfig& teacher) {
+  const YamlNode root = read_yaml(path);
+  ChosenArchitecture a;
+  a.name = text_of(root, "name"), a.target = text_of(root, "target"), a.method = text_of(root, "method");
+  a.objective = text_of(root, "objective"), a.proven = text_of(root, "proven") == "true";
+  for (const YamlEntry& figure : need(root, "predicted").entries) {
+    const auto value = parse_number(figure.value.scalar);
+    if (!value)
+      throw bad_input("{}: predicted.{}: found {}; must be a number", figure.where, figure.key,
+                      describe_found(figure.value));
+    a.predicted[figure.key] = *value;
+  }
+  const YamlNode& blocks = need(root, "blocks");
+  if (static_cast<int64_t>(blocks.items.size()) != teacher.num_hidden_layers)
+    throw bad_input("{}: {} blocks; the teacher has {} layers", blocks.where, blocks.items.size(),
+                    teacher.num_hidden_layers);
+  for (size_t l = 0; l < blocks.items.size(); ++l) {
+    const YamlNode& block = blocks.items[l];
+    const Choice attention = choice_of(block, Subblock::attention, teacher),
+                 ffn = choice_of(block, Subblock::ffn, teacher);
+    const std::string trained = text_of(block, "trained");
+    const auto layer = static_cast<int64_t>(l);
+    if (trained == kTogether) {
+      a.replacements.push_back({.first_layer = layer, .layer_count = 1, .attention = attention, .ffn = ffn});
+    } else if (trained == kApart) {
+      a.replacements.push_back({.first_layer = layer, .layer_count = 1, .attention = attention, .ffn = {}});
+      a.replacements.push_back({.first_layer = layer, .layer_count = 1, .attention = {}, .ffn = ffn});
+    } else {
+      throw bad_input("{}: trained: found '{}'; must be {} or {}", block.where, trained, kTogether, kApart);
+    }
+  }
+  return a;
+}
+
+std::vector<ChosenArchitecture> read_architectures(const fs::path& folder, const ModelConfig& teacher) {
+  std::vector<fs::path> files;
+  for (const fs::directory_entry& file : fs::directory_iterator(folder))
+    if (file.path().extension() == ".yaml") files.push_back(file.path());
+  std::sort(files.begin(), files.end());
+  std::vector<ChosenArchitecture> all;
+  for (const fs::path& file : files) all.push_back(read_architecture(file, teacher));
+  return all;
+}
+
+Architecture blocks_of(const ChosenArchitecture& architecture, const ModelConfig& teacher) {
+  Architecture blocks;
+  for (const Block& block : layers_of(architecture, teacher.num_hidden_layers)) blocks.push_back(block.choice);
+  return blocks;
+}
+
+}  // namespace tangram

@@ -1,0 +1,50 @@
+#include "nas/evaluation_file.h"
+
+#include "blocks/file.h"
+#include "blocks/json.h"
+
+namespace tangram {
+
+static constexpr int64_t kMaxBytes = int64_t{64} << 20;
+
+void write_evaluations(const std::filesystem::path& path, const std::vector<Evaluation>& evaluations) {
+  nlohmann::ordered_json models = nlohmann::ordered_json::array();
+  for (const Evaluation& e : evaluations) {
+    nlohmann::ordered_json metrics, skills = nlohmann::ordered_json::object();
+    for (size_t m = 0; m < kMetricCount; ++m)
+      metrics[std::string(kMetricNames[m])] = {{"mean", e.metrics[m].mean},
+                                               {"standard_error", e.metrics[m].standard_error}};
+    for (const auto& [skill, count] : e.skills) skills[skill] = {{"right", count.first}, {"total", count.second}};
+    models.push_back({{"name", e.name},
+                      {"target", e.target},
+                      {"method", e.method},
+                      {"state", e.state},
+                      {"parameters", e.parameters},
+                      {"metrics", metrics},
+                      {"skills", skills}});
+  }
+  write_file_atomically(path, models.dump(1) + "\n");
+}
+
+std::vector<Evaluation> read_evaluations(const std::filesystem::path& path) {
+  const nlohmann::json models = parse_json(read_text_file(path, kMaxBytes), path.string(), 8);
+  std::vector<Evaluation> evaluations;
+  try {
+    for (const nlohmann::json& model : models) {
+      Evaluation& e = evaluations.emplace_back();
+      e.name = model.at("name"), e.target = model.at("target"), e.method = model.at("method");
+      e.state = model.at("state"), e.parameters = model.at("parameters");
+      for (size_t m = 0; m < kMetricCount; ++m) {
+        const nlohmann::json& metric = model.at("metrics").at(std::string(kMetricNames[m]));
+        e.metrics[m] = {metric.at("mean"), metric.at("standard_error")};
+      }
+      for (const auto& [skill, count] : model.at("skills").items())
+        e.skills[skill] = {count.at("right"), count.at("total")};
+    }
+  } catch (const nlohmann::json::exception& error) {
+    throw bad_input("{}: {}; run the evaluate stage again", path.string(), error.what());
+  }
+  return evaluations;
+}
+
+}  // namespace tangram

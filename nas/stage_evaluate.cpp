@@ -1,0 +1,126 @@
+#include "blocks/checkpoint.h"
+#include "distill/bld.h"
+#include "distill/skill_accuracy.h"
+#include "distill/skills.h"
+#include "nas/architecture_file.h"
+#include "nas/evaluation_file.h"
+#include "nas/run_files.h"
+#include "nas/stages.h"
+
+namespace tangram {
+namespace {
+
+constexpr int64_t kBatchTokens = 4096;
+
+int64_t parameters_of(const Model& model) {
+  int64_t count = 0;
+  for (const NamedTensor& t : named_tensors(model)) count += t.tensor.size();
+  return count;
+}
+
+// Measures models beside the teacher on the last sequences of the validation tokens: scoring takes the first.
+class Evaluator {
+ public:
+  Evaluator(const StageInput& in, const Model& teacher)
+      : in_(in), teacher_(teacher), tokens_(load_tokens(in.config, in.run_dir, /*validation=*/true)) {
+    const int64_t T = tokens_.sequence_length;
+    const int64_t count = std::clamp<int64_t>(in.config.evaluate.tokens / T, 1, tokens_.sequences);
+    const int64_t at_once = std::max<int64_t>(1, kBatchTokens / T);
+    for (int64_t s = tokens_.sequences - count; s < tokens_.sequences; s += at_once) {
+      std::vector<int64_t> rows;
+      for (int64_t r = s; r < std::min(s + at_once, tokens_.sequences); ++r) rows.push_back(r);
+      batches_.push_back(read_batch(tokens_, rows));
+    }
+  }
+
+  Evaluation measure(const Model& model, const std::string& name, const std::string& target, const std::string& method,
+                     const std::string& state) {
+    Evaluation result{.name = name,
+                      .target = target,
+                      .method = method,
+                      .state = state,
+                      .parameters = parameters_of(model),
+                      .metrics = {},
+                      .skills = {}};
+    std::array<std::vector<double>, kMetricCount> samples;
+    for (const Batch& batch : batches_) {
+      const SequenceBatch sequences(model.config, batch.lengths);
+      ArenaScope scope(in_.ctx.scratch);
+      const Tensor of_student = hidden_states(model, batch, sequences),
+                   of_teacher = hidden_states(teacher_, batch, sequences);
+      const SequenceMetrics metrics =
+          sequence_metrics(of_student, model, of_teacher, teacher_,
+                           {batch.tokens, batch.targets, batch.lengths, tokens_.sequence_length}, in_.ctx);
+      for (const MetricValues& values : metrics)
+        for (size_t m = 0; m < kMetricCount; ++m) samples[m].push_back(values[m]);
+    }
+    for (size_t m = 0; m < kMetricCount; ++m) result.metrics[m] = mean_and_error(samples[m]);
+    if (in_.config.data.skills) {
+      const std::vector<SkillCount> counts = skill_accuracy(model, corpus_of(in_.config), Split::validation, 0,
+                                                            in_.config.evaluate.skill_sequences, in_.ctx);
+      for (size_t i = 0; i < counts.size(); ++i)
+        result.skills[std::string(corpus_skills()[i].name)] = {counts[i].right, counts[i].total};
+    }
+    return result;
+  }
+
+ private:
+  Tensor hidden_states(const Model& model, const Batch& batch, const SequenceBatch& sequences) {
+    const Tensor hidden = in_.ctx.scratch.tensor(sequences.tokens(), model.config.hidden_size, model.dtype);
+    model_hidden(hidden, model, batch.tokens, sequences.view(), in_.ctx);
+    return hidden;
+  }
+
+  const StageInput& in_;
+  const Model& teacher_;
+  TokenDataset tokens_;
+  std::vector<Batch> batches_;
+};
+
+// The student with its variants as they were before the first step of distillation.
+Evaluation measure_undistilled(Evaluator& evaluator, const ChosenArchitecture& chosen, const Model& teacher,
+                               const StageInput& in) {
+  std::vector<Replacement> trained;
+  Model student = teacher;
+  for (const Replacement& r : chosen.replacements)
+    if (needs_training(r, teacher.config))
+      trained.push_back(r);
+    else
+      apply_entry(student, load_entry(library_dir(in.run_dir), r, teacher));
+  BldOptions options;
+  options.init = in.config.distill.init;
+  options.batch_tokens = 1;
+  options.seed = in.config.seed;
+  const BldTrainer before_training(
+      teacher, trained, options,
+      [&](int64_t layer) { return load_statistics(statistics_path(in.run_dir, layer), teacher.config); }, in.ctx);
+  for (size_t i = 0; i < trained.size(); ++i) apply_entry(student, before_training.entry(i));
+  return evaluator.measure(student, chosen.name, chosen.target, chosen.method, "undistilled");
+}
+
+}  // namespace
+
+std::vector<std::filesystem::path> run_evaluate(const StageInput& in) {
+  const Model teacher = load_teacher(in.config, in.run_dir, in.config.distill.training.dtype);
+  Evaluator evaluator(in, teacher);
+  const std::vector<ChosenArchitecture> all =
+      read_architectures(architecture_path(in.run_dir, "any").parent_path(), teacher.config);
+  std::vector<Evaluation> evaluations{evaluator.measure(teacher, "teacher", "", "teacher", "assembled")};
+  Progress progress(in.console, "evaluate", "architectures", double(all.size()));
+  for (size_t i = 0; i < all.size(); ++i) {
+    const ChosenArchitecture& chosen = all[i];
+    if (in.config.evaluate.without_distillation && chosen.method == "mip")
+      evaluations.push_back(measure_undistilled(evaluator, chosen, teacher, in));
+    evaluations.push_back(evaluator.measure(assemble(teacher, chosen.replacements, library_dir(in.run_dir)),
+                                            chosen.name, chosen.target, chosen.method, "assembled"));
+    if (is_healed(chosen))
+      evaluations.push_back(evaluator.measure(load_model(student_path(in.run_dir, chosen.name), teacher.dtype),
+                                              chosen.name, chosen.target, chosen.method, "healed"));
+    progress.update(double(i + 1));
+  }
+  const std::filesystem::path path = in.run_dir / "evaluation.json";
+  write_evaluations(path, evaluations);
+  return {path};
+}
+
+}  // namespace tangram

@@ -1,0 +1,57 @@
+#include "blocks/checkpoint.h"
+#include "blocks/file.h"
+#include "distill/gkd.h"
+#include "distill/pretrain.h"
+#include "nas/run_files.h"
+#include "nas/stages.h"
+#include "nas/training_loop.h"
+
+namespace tangram {
+
+// Trains the teacher of a config that brings none, on the corpus of skills.
+std::vector<std::filesystem::path> run_pretrain(const StageInput& in) {
+  if (!in.config.teacher.pretrain) return {};
+  const PretrainConfig& pretrain = *in.config.teacher.pretrain;
+  if (!in.config.data.skills)
+    throw bad_input("{}: teacher.pretrain needs data.skills, whose vocabulary it brings",
+                    place_of(in.config, "teacher.pretrain"));
+  ModelConfig config = pretrain.model;
+  config.vocab_size = static_cast<int64_t>(kCorpusSymbols.size());
+  config.eos_token_ids = {0};  // a newline ends a document
+
+  const TrainingConfig& training = pretrain.training;
+  const TokenDataset tokens =
+      load_tokens(in.config, in.run_dir, /*validation=*/false, static_cast<float>(pretrain.prompt_weight));
+  Model model = make_untrained_model(config, training.dtype, in.config.seed);
+  GkdOptions options;
+  options.loss = {.cosine = 0, .kl = 0, .cross_entropy = 1};
+  options.optimiser = training.optimiser;
+  options.schedule = schedule_of(training);
+  options.batch_tokens = training.batch_tokens / training.micro_batches;
+  options.micro_batches = training.micro_batches;
+  GkdTrainer trainer(model, nullptr, options, in.ctx);
+
+  LossCurve curve{.columns = {"cross_entropy", "gradient_norm"}, .values = {}};
+  run_training({.label = "pretrain",
+                .steps = steps_of(training),
+                .tokens_per_step = training.batch_tokens,
+                .checkpoint_seconds = in.config.checkpoint_seconds,
+                .checkpoint = in.work / "checkpoint.safetensors",
+                .state = [&] { return trainer.state(); },
+                .resume = [&](int64_t steps_done) { trainer.resume(steps_done); },
+                .step =
+                    [&](int64_t step) {
+                      const GkdLosses l = trainer.step(batches_of_step(tokens, training, in.config.seed, step));
+                      return std::vector<float>{float(l.cross_entropy), float(l.gradient_norm)};
+                    },
+                .note = [](std::span<const float> row) { return fmt::format("loss {:.4f}", row[0]); }},
+               curve, in.console);
+  write_curve(in.run_dir / "pretrain.csv", curve);
+  const std::filesystem::path folder = teacher_path(in.config, in.run_dir);
+  save_model(folder, copy_model(model, DType::bf16));
+  write_file_atomically(folder / "tokenizer.json", corpus_tokenizer_json());
+  write_file_atomically(folder / "tokenizer_config.json", corpus_tokenizer_config_json());
+  return {folder, in.run_dir / "pretrain.csv"};
+}
+
+}  // namespace tangram

@@ -1,0 +1,154 @@
+#include <algorithm>
+#include <cmath>
+
+#include "blocks/file.h"
+#include "nas/architecture_file.h"
+#include "nas/evaluation_file.h"
+#include "nas/run_files.h"
+#include "nas/stages.h"
+#include "nas/table.h"
+#include "puzzle/score_table.h"
+
+namespace tangram {
+namespace {
+
+std::string with_error(const MeanAndError& m) { return fmt::format("{:.4f} ± {:.4f}", m.mean, m.standard_error); }
+std::string percent(double part) { return fmt::format("{:.1f}%", 100 * part); }
+
+double accuracy(const Evaluation& e, const std::string& skill) {
+  const auto [right, total] = e.skills.at(skill);
+  return total > 0 ? double(right) / double(total) : 1;
+}
+
+double mean_accuracy(const Evaluation& e) {
+  double sum = 0;
+  for (const auto& [skill, count] : e.skills) sum += accuracy(e, skill);
+  return sum / double(e.skills.size());
+}
+
+std::string label(const Evaluation& e) {
+  if (e.method == "teacher") return "teacher";
+  return e.state == "assembled" ? e.name : e.name + ", " + e.state;
+}
+
+const Evaluation* find(const std::vector<Evaluation>& all, const std::string& name, const std::string& state) {
+  for (const Evaluation& e : all)
+    if (e.name == name && e.state == state) return &e;
+  return nullptr;
+}
+
+// One row for the median of the random students, by KL.
+std::optional<Evaluation> median_random(const std::vector<Evaluation>& all, const std::string& target) {
+  std::vector<Evaluation> random;
+  for (const Evaluation& e : all)
+    if (e.target == target && e.method == "random") random.push_back(e);
+  if (random.empty()) return {};
+  std::sort(random.begin(), random.end(), [](const Evaluation& a, const Evaluation& b) {
+    return a.metrics[size_t(Metric::kl_divergence)].mean < b.metrics[size_t(Metric::kl_divergence)].mean;
+  });
+  Evaluation median = random[(random.size() - 1) / 2];
+  median.name += fmt::format(" (median of {})", random.size());
+  return median;
+}
+
+// Losses and agreement of the teacher and of a target's students, best first among their kind.
+std::vector<Evaluation> rows_of(const std::vector<Evaluation>& all, const std::string& target) {
+  std::vector<Evaluation> rows{all.front()};
+  for (const Evaluation& e : all)
+    if (e.target == target && e.method != "random") rows.push_back(e);
+  if (const auto random = median_random(all, target)) rows.push_back(*random);
+  return rows;
+}
+
+std::string losses_table(const std::vector<Evaluation>& rows) {
+  Table table{.header = {"model", "parameters", "KL to teacher", "loss", "top-1", "top-5", "hidden cosine"},
+              .rows = {}};
+  const double teacher_parameters = double(rows.front().parameters);
+  for (const Evaluation& e : rows)
+    table.rows.push_back(
+        {label(e), percent(double(e.parameters) / teacher_parameters),
+         with_error(e.metrics[size_t(Metric::kl_divergence)]), with_error(e.metrics[size_t(Metric::lm_loss)]),
+         percent(e.metrics[size_t(Metric::top_1)].mean), percent(e.metrics[size_t(Metric::top_5)].mean),
+         fmt::format("{:.4f}", e.metrics[size_t(Metric::hidden_cosine)].mean)});
+  return format_table(table);
+}
+
+// Accuracy of every skill, and the share of the teacher's that is preserved on the mean.
+std::string skills_table(const std::vector<Evaluation>& rows) {
+  Table table{.header = {"model"}, .rows = {}};
+  for (const auto& [skill, count] : rows.front().skills) table.header.push_back(skill);
+  table.header.insert(table.header.end(), {"mean", "preserved"});
+  for (const Evaluation& e : rows) {
+    std::vector<std::string> cells{label(e)};
+    for (const auto& [skill, count] : e.skills) cells.push_back(fmt::format("{:.1f}", 100 * accuracy(e, skill)));
+    cells.push_back(fmt::format("{:.1f}", 100 * mean_accuracy(e)));
+    cells.push_back(percent(mean_accuracy(e) / mean_accuracy(rows.front())));
+    table.rows.push_back(cells);
+  }
+  return format_table(table);
+}
+
+// Which block each layer got, and the KL of each choice alone.
+std::string layers_table(const ChosenArchitecture& chosen, const ScoreTable& scores, const ModelConfig& teacher) {
+  Table table{.header = {"layer", "attention", "KL alone", "ffn", "KL alone"}, .rows = {}};
+  const size_t kl = metric_index(scores, "kl_divergence");
+  const auto alone = [&](const Replacement& r) {
+    for (const TableRow& row : scores.rows)
+      if (replacement_of(row, teacher) == r) return fmt::format("{:.5f}", row.values[kl]);
+    return std::string("-");
+  };
+  for (int64_t l = 0; l < teacher.num_hidden_layers; ++l) {
+    std::vector<std::string> cells{fmt::format("{}", l), "", "", "", ""};
+    for (const Replacement& r : chosen.replacements) {
+      if (r.first_layer != l) continue;
+      if (r.attention) cells[1] = r.attention->name(), cells[2] = r.ffn ? "" : alone(r);
+      if (r.ffn) cells[3] = r.ffn->name(), cells[4] = alone(r);
+    }
+    table.rows.push_back(cells);
+  }
+  return format_table(table);
+}
+
+std::string predicted_table(const std::vector<ChosenArchitecture>& architectures, const std::vector<Evaluation>& all,
+                            const std::string& target) {
+  Table table{.header = {"architecture", "predicted KL", "measured KL", "ratio"}, .rows = {}};
+  for (const ChosenArchitecture& a : architectures) {
+    const auto predicted = a.predicted.find("kl_divergence");
+    const Evaluation* measured = find(all, a.name, "assembled");
+    if (a.target != target || predicted == a.predicted.end() || !measured) continue;
+    const double kl = measured->metrics[size_t(Metric::kl_divergence)].mean;
+    table.rows.push_back({a.name, fmt::format("{:.4f}", predicted->second), fmt::format("{:.4f}", kl),
+                          fmt::format("{:.2f}", kl / predicted->second)});
+  }
+  return format_table(table);
+}
+
+}  // namespace
+
+std::vector<std::filesystem::path> run_report(const StageInput& in) {
+  const ModelConfig teacher = load_teacher(in.config, in.run_dir, in.config.distill.training.dtype).config;
+  const std::vector<Evaluation> all = read_evaluations(in.run_dir / "evaluation.json");
+  const ScoreTable scores = read_scores(scores_path(in.run_dir));
+  const std::vector<ChosenArchitecture> architectures =
+      read_architectures(architecture_path(in.run_dir, "any").parent_path(), teacher);
+  std::string text;
+  for (const ChosenArchitecture& chosen : architectures) {
+    if (!is_healed(chosen)) continue;
+    const std::vector<Evaluation> rows = rows_of(all, chosen.target);
+    text += fmt::format("Student '{}'\n\n", chosen.name);
+    for (const auto& [figure, value] : chosen.predicted) {
+      if (figure.ends_with(".memory")) text += fmt::format("  {}: {}\n", figure, format_bytes(value));
+      if (figure.ends_with(".throughput")) text += fmt::format("  {}: {} tokens/s\n", figure, format_count(value));
+    }
+    text += "\nWhat each layer got\n\n" + layers_table(chosen, scores, teacher);
+    text += "\nSum of the scores beside the measured KL\n\n" + predicted_table(architectures, all, chosen.target);
+    text += "\nOn held-out text\n\n" + losses_table(rows);
+    if (!rows.front().skills.empty()) text += "\nAccuracy by skill, in percent\n\n" + skills_table(rows);
+    text += fmt::format("\nexported to {}\n\n", (export_path("", chosen.name)).string());
+  }
+  const std::filesystem::path path = in.run_dir / "report.txt";
+  write_file_atomically(path, text);
+  return {path};
+}
+
+}  // namespace tangram

@@ -1,0 +1,189 @@
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <memory>
+#include <nlohmann/json.hpp>
+
+#include "blocks/generate.h"
+#include "kernels/peak.h"
+#include "nas/model_options.h"
+#include "nas/model_verbs.h"
+#include "nas/table.h"
+#include "nas/units.h"
+
+namespace tangram {
+namespace {
+
+constexpr int kPrefillRepeats = 3;
+
+struct Options {
+  ModelOptions model;
+  int64_t prompt_tokens = 512, output_tokens = 64, batch = 1;
+};
+
+/// One phase of inference: how fast it ran, and the machine's limit in the same units.
+struct Phase {
+  std::string name;
+  double tokens_per_s = 0;
+  double rate = 0, bound = 0;  ///< GFLOP/s of the prefill, GB/s of the decode steps
+  std::string units;
+};
+
+// Operations of attention over the context, which the matrix products do not have: two of D multiplications and
+// additions for each query head and each pair of a token and one that it sees.
+double attention_flops(const Model& model, int64_t T) {
+  double flops = 0;
+  for (const BlockWeights& block : model.blocks) {
+    const Choice& choice = block.attention.choice;
+    const Cost cost = choice.variant->cost({model.config, choice.size});
+    if (cost.kv_elements == 0) continue;
+    const double w = double(std::min(T, cost.kv_tokens_at_most)), pairs = w * (w + 1) / 2 + (double(T) - w) * w;
+    flops += 4 * pairs * double(model.config.num_attention_heads * model.config.head_dim);
+  }
+  return flops;
+}
+
+// Bytes that a decode step reads: all weights once (of an embedding that is not the head, only the rows looked up), and
+// of every sequence the keys and values of `context` tokens.
+double decode_bytes(const Model& model, int64_t batch, int64_t context) {
+  double bytes = 0;
+  for (const NamedTensor& t : named_tensors(model)) bytes += double(t.tensor.bytes());
+  if (!model.config.tie_word_embeddings)
+    bytes -= double((model.config.vocab_size - std::min(batch, model.config.vocab_size)) * model.config.hidden_size *
+                    size_of(model.dtype));
+  for (const BlockWeights& block : model.blocks) {
+    const Choice& choice = block.attention.choice;
+    const Cost cost = choice.variant->cost({model.config, choice.size});
+    bytes += double(batch) * double(std::min(context, cost.kv_tokens_at_most)) *
+             double(cost.kv_elements * size_of(model.dtype));
+  }
+  return bytes;
+}
+
+/// A batch of equal prompts, decoded greedily.
+class Bench {
+ public:
+  Bench(const Model& model, const Options& o, Context& ctx)
+      : model_(model),
+        o_(o),
+        ctx_(ctx),
+        memory_(make_cache(model, o.batch, o.prompt_tokens + o.output_tokens + 1)),
+        logits_memory_(o.batch * model.config.vocab_size * size_of(DType::f32)),
+        logits_(logits_memory_.tensor(o.batch, model.config.vocab_size, DType::f32)),
+        next_(static_cast<size_t>(o.batch)) {
+    for (int64_t i = 0; i < o.batch * o.prompt_tokens; ++i)
+      prompts_.push_back(static_cast<int32_t>(i % model.config.vocab_size));
+  }
+
+  Phase prefill() {
+    run_prefill();  // maps the weights and makes the primitives
+    const double before = ctx_.matmul_flops;
+    const double seconds = best_seconds(kPrefillRepeats, [&] { run_prefill(); });
+    const double flops =
+        (ctx_.matmul_flops - before) / kPrefillRepeats + double(o_.batch) * attention_flops(model_, o_.prompt_tokens);
+    return {"prefill", double(o_.batch * o_.prompt_tokens) / seconds, flops / seconds * 1e-9,
+            matmul_gflops(model_.dtype, ctx_), "GFLOP/s"};
+  }
+
+  /// Behind prefill().
+  Phase decode() {
+    decode_step(o_.prompt_tokens);
+    double bytes = 0;
+    for (int64_t i = 1; i <= o_.output_tokens; ++i) bytes += decode_bytes(model_, o_.batch, o_.prompt_tokens + i + 1);
+    const double seconds = best_seconds(1, [&] {
+      for (int64_t i = 1; i <= o_.output_tokens; ++i) decode_step(o_.prompt_tokens + i);
+    });
+    return {"decode", double(o_.batch * o_.output_tokens) / seconds, bytes / seconds * 1e-9, read_gb_per_s(ctx_),
+            "GB/s"};
+  }
+
+ private:
+  void run_prefill() {
+    tangram::prefill(
+        model_, view_of(prompts_.data(), o_.batch, o_.prompt_tokens), memory_.cache, kPrefillTokens,
+        [&](int64_t first, int64_t count, Tensor hidden) {
+          if (first + count < o_.prompt_tokens) return;
+          ArenaScope scope(ctx_.scratch);
+          const Tensor last = ctx_.scratch.tensor(o_.batch, hidden.cols, hidden.dtype);
+          for (int64_t s = 0; s < o_.batch; ++s) copy(last.row_range(s, 1), hidden.row_range((s + 1) * count - 1, 1));
+          draw(last);
+        },
+        ctx_);
+  }
+
+  void decode_step(int64_t past) {
+    const std::vector<int32_t> lengths(next_.size(), 1), pasts(next_.size(), static_cast<int32_t>(past));
+    const SequenceBatch batch(model_.config, lengths, pasts);
+    ArenaScope scope(ctx_.scratch);
+    const Tensor hidden = ctx_.scratch.tensor(o_.batch, model_.config.hidden_size, model_.dtype);
+    model_infer(hidden, model_, next_, batch.view(), memory_.cache, ctx_);
+    draw(hidden);
+  }
+
+  void draw(Tensor hidden) {
+    model_logits(logits_, model_, hidden, ctx_);
+    for (int64_t s = 0; s < o_.batch; ++s)
+      next_[static_cast<size_t>(s)] = sample_token(logits_.row_range(s, 1), {.temperature = 0}, 0);
+  }
+
+  const Model& model_;
+  const Options& o_;
+  Context& ctx_;
+  ContiguousCache memory_;
+  Arena logits_memory_;
+  Tensor logits_;                 // (B, V)  f32
+  std::vector<int32_t> next_;     // (B)
+  std::vector<int32_t> prompts_;  // (B, T)
+};
+
+void print(const VerbInput& in, const Options& o, const Model& model, int threads, const std::vector<Phase>& phases) {
+  if (in.json) {
+    nlohmann::ordered_json json = {{"prompt_tokens", o.prompt_tokens},
+                                   {"output_tokens", o.output_tokens},
+                                   {"batch", o.batch},
+                                   {"dtype", name_of(model.dtype)},
+                                   {"threads", threads}};
+    for (const Phase& p : phases)
+      json[p.name] = {{"tokens_per_s", p.tokens_per_s},
+                      {"rate", p.rate},
+                      {"bound", p.bound},
+                      {"units", p.units},
+                      {"part", p.rate / p.bound}};
+    fmt::print(in.out, "{}\n", json.dump(2));
+    return;
+  }
+  Table table{.header = {"", "tokens/s", "rate", "bound", "part", "units"}, .rows = {}};
+  for (const Phase& p : phases)
+    table.rows.push_back({p.name, format_count(p.tokens_per_s), fmt::format("{:.1f}", p.rate),
+                          fmt::format("{:.1f}", p.bound), fmt::format("{:.0f}%", 100 * p.rate / p.bound), p.units});
+  fmt::print(in.out, "{}{} sequences, {} tokens in, {} out, {}, {} threads\n", format_table(table), o.batch,
+             o.prompt_tokens, o.output_tokens, name_of(model.dtype), threads);
+  fmt::print(in.out, "bound: this machine's measured matmul rate for prefill, memory read rate for decode\n");
+}
+
+void run_bench(const Options& o, const VerbInput& in) {
+  if (o.batch * (o.prompt_tokens + o.output_tokens + 1) > INT32_MAX)
+    throw bad_input("{} sequences of {} + {} tokens are more than {} together", o.batch, o.prompt_tokens,
+                    o.output_tokens, INT32_MAX);
+  Context ctx(Context::Options{.threads = in.threads});
+  const Model model = load_model(o.model);
+  Bench bench(model, o, ctx);
+  in.console.status("bench: prefill");
+  std::vector<Phase> phases{bench.prefill()};
+  in.console.status("bench: decode");
+  phases.push_back(bench.decode());
+  in.console.status("");
+  print(in, o, model, ctx.threads, phases);
+}
+
+}  // namespace
+
+std::function<void(const VerbInput&)> add_bench(CLI::App& app) {
+  const auto o = std::make_shared<Options>();
+  add_model_options(app, o->model);
+  add_count(app, "--prompt-tokens", o->prompt_tokens, 1, "Tokens of each prompt");
+  add_count(app, "--output-tokens", o->output_tokens, 1, "Decode steps");
+  add_count(app, "--batch", o->batch, 1, "Sequences at a time");
+  return [o](const VerbInput& in) { run_bench(*o, in); };
+}
+
+}  // namespace tangram

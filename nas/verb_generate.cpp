@@ -1,0 +1,91 @@
+#include <CLI/CLI.hpp>
+#include <memory>
+#include <nlohmann/json.hpp>
+
+#include "blocks/generate.h"
+#include "blocks/tokenizer.h"
+#include "nas/model_options.h"
+#include "nas/model_verbs.h"
+#include "nas/units.h"
+
+namespace tangram {
+namespace {
+
+struct Options {
+  ModelOptions model;
+  std::string prompt;
+  GenerateOptions generate{.max_tokens = 256, .sampling = {.temperature = 0.8f, .top_k = 0, .top_p = 0.95}, .stop = {}};
+  bool ignore_eos = false;
+};
+
+std::string per_second(int64_t count, double seconds) {
+  return seconds > 0 ? format_count(double(count) / seconds) + " tokens/s" : "-";
+}
+
+void print_json(const VerbInput& in, const Options& o, const std::string& text, int64_t prompt_tokens,
+                const GenerateResult& r) {
+  const auto rate = [](int64_t count, double seconds) {
+    return seconds > 0 ? nlohmann::ordered_json(double(count) / seconds) : nlohmann::ordered_json();
+  };
+  const nlohmann::ordered_json json = {{"prompt", o.prompt},
+                                       {"text", text},
+                                       {"prompt_tokens", prompt_tokens},
+                                       {"output_tokens", r.tokens},
+                                       {"stopped", r.stopped},
+                                       {"prompt_tokens_per_s", rate(prompt_tokens, r.prefill_seconds)},
+                                       {"decode_tokens_per_s", rate(r.decode_steps, r.decode_seconds)}};
+  fmt::print(in.out, "{}\n", json.dump(2));
+}
+
+void run_generate(Options& o, const VerbInput& in) {
+  Context ctx(Context::Options{.threads = in.threads});
+  const Model model = load_model(o.model);
+  const Tokenizer tokenizer = load_tokenizer(o.model.folder);
+  const std::vector<int32_t> prompt = encode(tokenizer, o.prompt);
+  if (!o.ignore_eos) {
+    o.generate.stop = model.config.eos_token_ids;
+    if (tokenizer.eos_id >= 0) o.generate.stop.push_back(tokenizer.eos_id);
+  }
+
+  // The decoder sees the prompt, too: what a token says may depend on whether it begins the text.
+  StreamDecoder decoder(tokenizer);
+  std::string text;
+  for (const int32_t id : prompt) decoder.next(id);
+  const auto put = [&](const std::string& piece) {
+    text += piece;
+    if (in.json) return;
+    fmt::print(in.out, "{}", piece);
+    std::fflush(in.out);
+  };
+  if (!in.json) fmt::print(in.out, "{}", o.prompt);
+  const GenerateResult result = generate(
+      model, prompt, o.generate, [&](int32_t id) { put(decoder.next(id)); }, ctx);
+  put(decoder.finish());
+  if (in.json)
+    print_json(in, o, text, std::ssize(prompt), result);
+  else
+    fmt::print(in.out, "\n");
+  in.console.say("prompt: {} tokens, {}; output: {} tokens, {}", prompt.size(),
+                 per_second(std::ssize(prompt), result.prefill_seconds), result.tokens,
+                 per_second(result.decode_steps, result.decode_seconds));
+}
+
+}  // namespace
+
+std::function<void(const VerbInput&)> add_generate(CLI::App& app) {
+  const auto o = std::make_shared<Options>();
+  add_model_options(app, o->model);
+  app.add_option("PROMPT", o->prompt, "Text to continue")->required();
+  add_count(app, "--max-tokens", o->generate.max_tokens, 1, "Stop after so many tokens");
+  app.add_option("--temperature", o->generate.sampling.temperature, "Flattens the distribution; 0: the likeliest token")
+      ->capture_default_str();
+  add_count(app, "--top-k", o->generate.sampling.top_k, 0, "Only the k likeliest tokens; 0: all");
+  app.add_option("--top-p", o->generate.sampling.top_p, "Only the likeliest tokens that have this probability together")
+      ->capture_default_str();
+  app.add_option("--seed", o->generate.seed, "Of the random choices; the same seed gives the same text")
+      ->capture_default_str();
+  app.add_flag("--ignore-eos", o->ignore_eos, "Go on behind the token that ends a text");
+  return [o](const VerbInput& in) { run_generate(*o, in); };
+}
+
+}  // namespace tangram
