@@ -75,10 +75,6 @@ MappedFile::~MappedFile() {
   if (data_) munmap(data_, size_);
 }
 
-void MappedFile::read_ahead() const {
-  if (data_) madvise(data_, size_, MADV_WILLNEED);
-}
-
 std::string read_text_file(const fs::path& path, int64_t max_bytes) {
   const Descriptor file{open_for_reading(path)};
   std::string text;

@@ -18,9 +18,6 @@ class MappedFile {
 
   std::string_view bytes() const { return {data_, size_}; }
 
-  /// Asks the system to start reading the whole file ahead. Advice only.
-  void read_ahead() const;
-
  private:
   char* data_ = nullptr;
   size_t size_ = 0;

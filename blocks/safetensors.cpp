@@ -317,7 +317,7 @@ static std::vector<std::vector<NamedTensor>> make_shards(std::span<const std::ve
 void write_safetensors_folder(const fs::path& folder, std::span<const std::vector<NamedTensor>> groups,
                               int64_t max_shard_bytes) {
   const std::vector<std::vector<NamedTensor>> shards = make_shards(groups, max_shard_bytes);
-  if (shards.size() == 1) return write_safetensors(folder / kSingleFile, tensors);
+  if (shards.size() == 1) return write_safetensors(folder / kSingleFile, shards[0]);
   int64_t total_bytes = 0;
   json weight_map = json::object();
   for (size_t i = 0; i < shards.size(); ++i) {

@@ -1,6 +1,4 @@
-#include <omp.h>
-
-#include "kernels/attention_tiles.h"
+#include "kernels/attention_run.h"
 
 namespace tangram {
 namespace {
@@ -60,33 +58,28 @@ void attention_cached(Tensor out, Tensor q, const KvPages& cache, const PageTabl
   check_attention("out", out, shape.heads, shape, q.rows, q.dtype);
   check_attention("cached keys", cache.keys, shape.kv_heads, shape, cache.keys.rows, q.dtype);
   check_attention("cached values", cache.values, shape.kv_heads, shape, cache.keys.rows, q.dtype);
-  const int64_t longest = check_offsets(offsets, q.rows);
+  check_offsets(offsets, q.rows);
   check_pages(cache, table, offsets, past);
 
+  const HeadShape head(shape, q.dtype);
   std::vector<QueryRun> runs;
-  int64_t most_keys = 0;
   for (size_t s = 0; s < past.size(); ++s) {
     const int64_t end = past[s] + offsets[s + 1] - offsets[s];
-    most_keys = std::max(most_keys, end);
+    // A few queries cost no more than reading the cache, so their run takes the heads that lie side by side in it.
+    const bool few = end - past[s] <= head.block_tokens;
+    const int64_t heads = few ? ceil_div(shape.kv_heads, ctx.threads) : 1;
     for (int64_t begin = past[s]; begin < end; begin += kRunTokens)
-      for (int64_t head = 0; head < shape.kv_heads; ++head)
-        runs.push_back({static_cast<int64_t>(s), head, offsets[s] - past[s], begin, std::min(begin + kRunTokens, end)});
+      for (int64_t h = 0; h < shape.kv_heads; h += heads)
+        runs.push_back({static_cast<int64_t>(s), h, std::min(heads, shape.kv_heads - h), offsets[s] - past[s], begin,
+                        std::min(begin + kRunTokens, end)});
   }
-  const QueryTensors tensors{out, {}, q};
-  const HeadShape head(shape);
-  const ArenaScope scope(ctx.scratch);
-  const Tensor scratch =
-      ctx.scratch.tensor(ctx.threads, attend_floats(std::min(kRunTokens, longest), most_keys, head), DType::f32);
-  dispatch(q.dtype, [&]<class T>() {
-#pragma omp parallel for num_threads(ctx.threads) schedule(static, 1)
-    for (const QueryRun& run : runs) {
-      const auto row_of = [&](const Tensor& x, int64_t j) {
+  dispatch_words(q.dtype, head, [&]<class T, class Word>() {
+    const auto row_of = [&](const Tensor& x) {
+      return [&](const QueryRun& run, int64_t j) {
         return x.row<T>(cache_row(cache, table, run.sequence, j)) + run.kv_head * head.head_dim;
       };
-      attend<T>(
-          tensors, run, [&](int64_t j) { return row_of(cache.keys, j); },
-          [&](int64_t j) { return row_of(cache.values, j); }, head, {scratch.row<float>(omp_get_thread_num())});
-    }
+    };
+    attend_all<T, Word>({out, {}, q}, runs, row_of(cache.keys), row_of(cache.values), head, ctx);
   });
 }
 

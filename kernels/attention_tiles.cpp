@@ -27,45 +27,73 @@ void Tile::place(int64_t query, int64_t query_tokens, int64_t key, int64_t key_c
 }
 
 void tile_scores(float* s, const float* a, const float* b, const Tile& tile, const HeadShape& head) {
-  for (int64_t key = 0; key < tile.keys; key += kPanelCols)
-    for (int64_t row = 0; row < tile.rows; row += kTileRows) {
-      const Tile::Range range = tile.touched[row / kTileRows];
-      if (key < range.begin || key >= range.end) continue;
-      tile_product(s + row * kTileStride + key, kTileStride, a + row * head.padded, head.padded, 1,
-                   b + key * head.head_dim, head.head_dim, std::min<int64_t>(kTileRows, tile.rows - row), kPanelCols,
-                   false);
-    }
+  const int64_t words = head.words(head.head_dim);
+  for (int64_t row = 0; row < tile.rows; row += kTileRows) {
+    const auto [begin, end] = tile.touched[row / kTileRows];
+    if (begin < end)
+      head.product(s + row * kTileStride + begin, kTileStride, a + row * head.padded, head.padded, 1, b + begin * words,
+                   kPanelCols * words, words, std::min<int64_t>(kTileRows, tile.rows - row), end - begin, false);
+  }
 }
 
 void tile_combine(float* c, const float* p, const float* b, const Tile& tile, const HeadShape& head) {
-  for (int64_t col = 0; col < head.padded; col += head.panel)
-    for (int64_t row = 0; row < tile.rows; row += kTileRows) {
-      const auto [begin, end] = tile.touched[row / kTileRows];
-      const int64_t last = std::min(end, tile.keys);  // b holds no rows past the last key
-      if (begin >= last) continue;
-      tile_product(c + row * head.padded + col, head.padded, p + row * kTileStride + begin, kTileStride, 1,
-                   b + col * kTileKeys + begin * head.panel, last - begin,
-                   std::min<int64_t>(kTileRows, tile.rows - row), head.panel, true);
-    }
+  const int64_t panel_b = head.words(kTileKeys) * head.panel;
+  for (int64_t row = 0; row < tile.rows; row += kTileRows) {
+    const Tile::Range range = tile.touched[row / kTileRows];
+    const int64_t begin = range.begin / head.per_word, end = head.words(std::min(range.end, tile.keys));
+    if (begin < end)  // b holds no words past those of the last key
+      head.product(c + row * head.padded, head.padded, p + row * kTileStride + begin, kTileStride, 1,
+                   b + begin * head.panel, panel_b, end - begin, std::min<int64_t>(kTileRows, tile.rows - row),
+                   head.padded, true);
+  }
 }
 
 void tile_scatter(float* c, const float* p, const float* b, const Tile& tile, const HeadShape& head) {
+  const int64_t room = head.words(tile.rows);
   for (int64_t first = 0; first < tile.keys; first += kPanelCols) {
     // Causal order and the window make the rows that see these keys one run.
-    int64_t begin = tile.rows, end = 0;
+    int64_t begin = room, end = 0;
     for (int64_t row = 0; row < tile.rows; row += kTileRows) {
       const Tile::Range range = tile.touched[row / kTileRows];
       if (first < range.begin || first >= range.end) continue;
-      begin = std::min(begin, row), end = std::min(row + kTileRows, tile.rows);
+      begin = std::min(begin, row / head.per_word), end = head.words(std::min(row + kTileRows, tile.rows));
     }
-    if (begin >= end) continue;
     const int64_t last = std::min(first + kPanelCols, tile.keys);
-    for (int64_t key = first; key < last; key += kTileRows)
-      for (int64_t col = 0; col < head.padded; col += head.panel)
-        tile_product(c + key * head.padded + col, head.padded, p + begin * kTileStride + key, 1, kTileStride,
-                     b + col * tile.rows + begin * head.panel, end - begin, std::min<int64_t>(kTileRows, last - key),
-                     head.panel, true);
+    for (int64_t key = first; key < last && begin < end; key += kTileRows)
+      head.product(c + key * head.padded, head.padded, p + begin * kTileStride + key, 1, kTileStride,
+                   b + begin * head.panel, room * head.panel, end - begin, std::min<int64_t>(kTileRows, last - key),
+                   head.padded, true);
   }
+}
+
+template <>
+const float* tile_columns<float>(float*, float* p, const Tile&) {
+  return p;
+}
+
+template <>
+const float* tile_rows<float>(float*, float* p, const Tile&) {
+  return p;
+}
+
+template <>
+const float* tile_columns<bf16>(float* out, float* p, const Tile& tile) {
+  for (int64_t row = 0; row < tile.rows; ++row) {
+    const auto [begin, end] = tile.touched[row / kTileRows];
+    round_columns(out + row * kTileStride, p + row * kTileStride, begin, end);
+  }
+  return out;
+}
+
+template <>
+const float* tile_rows<bf16>(float* out, float* p, const Tile& tile) {
+  static_assert(kTileRows % 2 == 0, "the two rows of a word touch the same columns");
+  for (int64_t row = 0; row < tile.rows; row += 2) {  // rising: word row / 2 may take the place of a row that is done
+    const auto [begin, end] = tile.touched[row / kTileRows];
+    const float* even = p + row * kTileStride;
+    round_rows(out + row / 2 * kTileStride, even, row + 1 < tile.rows ? even + kTileStride : nullptr, begin, end);
+  }
+  return out;
 }
 
 void tile_mask(float* s, const Tile& tile, const HeadShape& head) {
@@ -103,22 +131,16 @@ void RunningSoftmax::update(float* s, const Tile& tile, const HeadShape& head) {
       continue;
     }
     const float new_max = std::max(m[row], tile_max), correction = fast_exp(m[row] - new_max);
-    for (int64_t j = range.begin; j < range.end; ++j) x[j] = fast_exp(x[j] * scale - new_max);
     Lanes sum{};
-    for (int64_t j = range.begin; j < range.end; j += kLanes) sum += load(x + j);
+    for (int64_t j = range.begin; j < range.end; j += kLanes) {
+      for (int64_t i = j; i < j + kLanes; ++i) x[i] = fast_exp(x[i] * scale - new_max);
+      sum += load(x + j);
+    }
     m[row] = new_max;
     l[row] = l[row] * correction + lane_sum(sum);
     if (correction != 1)
       for (int64_t d = 0; d < head.padded; ++d) out[d] *= correction;
   }
-}
-
-int64_t attend_floats(int64_t tokens, int64_t keys, const HeadShape& head) {
-  const int64_t rows = head.block_rows(), most_keys = head.window < keys ? head.window + tokens + kTileKeys : keys;
-  const int64_t slots = tokens <= head.block_tokens ? 1 : ceil_div(most_keys, kTileKeys);
-  constexpr int64_t kTakes = 7;  // each may be rounded up
-  return slots * kTileKeys * (head.head_dim + head.padded) + rows * (2 * head.padded + kTileStride + 2) +
-         kTakes * kPanelCols;
 }
 
 void check_attention(const char* name, Tensor x, int64_t heads, const AttentionShape& shape, int64_t tokens,

@@ -13,6 +13,7 @@ inline void store(float* p, Lanes v) { *reinterpret_cast<Lanes*>(p) = v; }
 
 // Of 16 bf16 in a register, seen as 8 words, a shift yields the even ones as f32 and a mask the odd ones.
 using Bf16Pairs = uint32_t __attribute__((vector_size(kLanes * sizeof(uint32_t)), aligned(2), may_alias));
+inline Lanes load_pairs(const bf16* p) { return reinterpret_cast<Lanes>(*reinterpret_cast<const Bf16Pairs*>(p)); }
 inline Lanes load_even(const bf16* p) { return reinterpret_cast<Lanes>(*reinterpret_cast<const Bf16Pairs*>(p) << 16); }
 inline Lanes load_odd(const bf16* p) {
   return reinterpret_cast<Lanes>(*reinterpret_cast<const Bf16Pairs*>(p) & 0xffff0000u);

@@ -32,11 +32,12 @@ void product(float* c, int64_t stride_c, const float* a, int64_t row_a, int64_t 
 
 }  // namespace
 
-void tile_product(float* c, int64_t stride_c, const float* a, int64_t row_a, int64_t col_a, const float* b, int64_t K,
-                  int64_t rows, int64_t cols, bool accumulate) {
+void tile_product(float* c, int64_t stride_c, const float* a, int64_t row_a, int64_t col_a, const float* b,
+                  int64_t panel_b, int64_t K, int64_t rows, int64_t cols, bool accumulate) {
   const auto run = [&]<int R>() {
-    if (cols == kPanelCols) return product<R, 2>(c, stride_c, a, row_a, col_a, b, K, accumulate);
-    product<R, 1>(c, stride_c, a, row_a, col_a, b, K, accumulate);
+    if (cols == kLanes) return product<R, 1>(c, stride_c, a, row_a, col_a, b, K, accumulate);
+    for (int64_t col = 0; col < cols; col += kPanelCols, b += panel_b)
+      product<R, 2>(c + col, stride_c, a, row_a, col_a, b, K, accumulate);
   };
   switch (rows) {
     case 1:

@@ -10,6 +10,23 @@ namespace {
 
 using Sections = std::map<std::string, std::string>;
 
+/// The stages that the config has, none reading from one that it has not.
+std::vector<Stage> stages_of(std::span<const Stage> all, const SearchConfig& config) {
+  std::vector<Stage> stages;
+  std::vector<std::string_view> absent;
+  for (Stage stage : all) {
+    if (stage.is_part_of && !stage.is_part_of(config)) {
+      absent.push_back(stage.name);
+      continue;
+    }
+    std::erase_if(stage.after, [&](std::string_view earlier) {
+      return std::find(absent.begin(), absent.end(), earlier) != absent.end();
+    });
+    stages.push_back(std::move(stage));
+  }
+  return stages;
+}
+
 /// Digest of all that the stage reads.
 std::string input_digest(const Stage& stage, const Sections& sections, const RunDirectory& run) {
   Digest digest;
@@ -32,8 +49,9 @@ const Stage* missing_predecessor(const Stage& stage, std::span<const Stage> stag
 
 }  // namespace
 
-std::vector<StageResult> run_pipeline(std::span<const Stage> stages, const SearchConfig& config,
+std::vector<StageResult> run_pipeline(std::span<const Stage> all, const SearchConfig& config,
                                       const PipelineOptions& options, Context& ctx, Console& console) {
+  const std::vector<Stage> stages = stages_of(all, config);
   check_inputs(config);
   const Sections sections = config_sections(config);
   Digest teacher;

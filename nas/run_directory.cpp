@@ -54,6 +54,11 @@ std::optional<Record> read_record(const fs::path& path) {
   }
 }
 
+fs::path record_path_of(const fs::path& root, std::string_view stage) {
+  return root / "stages" / fmt::format("{}.json", stage);
+}
+fs::path work_path_of(const fs::path& root, std::string_view stage) { return root / "work" / stage; }
+
 int lock_folder(const fs::path& root) {
   const fs::path path = root / "lock";
   const int fd = open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
@@ -136,15 +141,20 @@ RunDirectory::RunDirectory(const fs::path& folder, const std::string& teacher_di
 
 RunDirectory::~RunDirectory() { close(lock_); }
 
-std::string RunDirectory::reason_to_run(std::string_view stage, const std::string& inputs) const try {
-  const std::optional<Record> record = read_record(record_path(stage));
-  if (!record) return fs::exists(work_path(stage)) ? "not complete yet" : "not run yet";
-  if (record->inputs != inputs) return "its settings or inputs have changed";
+std::string reason_incomplete(const fs::path& root, std::string_view stage) try {
+  const std::optional<Record> record = read_record(record_path_of(root, stage));
+  if (!record) return fs::exists(work_path_of(root, stage)) ? "not complete yet" : "not run yet";
   for (const std::string& file : record->files)
     if (!fs::exists(root / file)) return fmt::format("{} is gone", (root / file).string());
   return "";
 } catch (const Error& damaged) {
   return damaged.what();
+}
+
+std::string RunDirectory::reason_to_run(std::string_view stage, const std::string& inputs) const {
+  const std::string reason = reason_incomplete(root, stage);
+  if (!reason.empty()) return reason;
+  return read_record(record_path(stage))->inputs == inputs ? "" : "its settings or inputs have changed";
 }
 
 std::string RunDirectory::output_digest(std::string_view stage) const {
@@ -184,10 +194,7 @@ void RunDirectory::complete(std::string_view stage, const std::string& inputs, s
   fs::remove_all(work_path(stage));
 }
 
-fs::path RunDirectory::record_path(std::string_view stage) const {
-  return root / "stages" / fmt::format("{}.json", stage);
-}
-
-fs::path RunDirectory::work_path(std::string_view stage) const { return root / "work" / stage; }
+fs::path RunDirectory::record_path(std::string_view stage) const { return record_path_of(root, stage); }
+fs::path RunDirectory::work_path(std::string_view stage) const { return work_path_of(root, stage); }
 
 }  // namespace tangram

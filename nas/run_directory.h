@@ -11,6 +11,10 @@ namespace tangram {
 /// the whole new one stands at `path`, whatever is killed. Throws Error naming the file and the reason.
 void write_file(const std::filesystem::path& path, std::string_view content);
 
+/// Empty if a run directory's `stage` is complete and its files are there; else "not run yet", "not complete yet",
+/// "<file> is gone" or "<record> is damaged". Looks without taking hold of the directory.
+std::string reason_incomplete(const std::filesystem::path& root, std::string_view stage);
+
 /// The folder of one run: what its stages made, and which of them are complete.
 ///
 ///   config.yaml            the config in effect
@@ -32,7 +36,7 @@ class RunDirectory {
   const std::filesystem::path root;
 
   /// Empty if `stage` is complete for inputs of digest `inputs` and its files are there; else the reason why it has to
-  /// run: "not run yet", "its settings or inputs have changed", "<file> is gone", "<record> is damaged".
+  /// run: that of reason_incomplete, or "its settings or inputs have changed".
   std::string reason_to_run(std::string_view stage, const std::string& inputs) const;
 
   /// Digest of what a complete stage wrote. Throws Error if it is not complete.

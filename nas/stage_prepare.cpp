@@ -1,3 +1,4 @@
+#include "blocks/sha256.h"
 #include "blocks/tokenizer.h"
 #include "distill/skill_accuracy.h"
 #include "distill/skills.h"
@@ -17,12 +18,16 @@ constexpr int64_t kBatchTokens = 4096;
 fs::path tokenise(const StageInput& in, const Tokenizer& tokenizer, const std::vector<fs::path>& files,
                   bool validation) {
   const auto encode_document = [&](std::string_view text) {
-    std::vector<int32_t> ids = encode(tokenizer, text);
+    std::vector<int32_t> ids = encode(tokenizer, text, {.parse_special = false});
     if (tokenizer.eos_id >= 0) ids.push_back(tokenizer.eos_id);
     return ids;
   };
+  TokenOrigin origin = token_origin(in.config, in.run_dir);
+  std::string digests;
+  for (const fs::path& file : files) digests += digest_file(file);
+  origin.text = digest_bytes(digests);
   const fs::path folder = tokens_path(in.run_dir, validation);
-  prepare_tokens(folder, files, encode_document, in.config.data.sequence_length, token_origin(in.config, in.run_dir));
+  prepare_tokens(folder, files, encode_document, in.config.data.sequence_length, origin);
   return folder;
 }
 

@@ -10,7 +10,6 @@ namespace tangram {
 
 // Trains the teacher of a config that brings none, on the corpus of skills.
 std::vector<std::filesystem::path> run_pretrain(const StageInput& in) {
-  if (!in.config.teacher.pretrain) return {};
   const PretrainConfig& pretrain = *in.config.teacher.pretrain;
   if (!in.config.data.skills)
     throw bad_input("{}: teacher.pretrain needs data.skills, whose vocabulary it brings",

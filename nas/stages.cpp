@@ -15,7 +15,12 @@ std::vector<std::filesystem::path> run_report(const StageInput&);
 
 std::span<const Stage> all_stages() {
   static const std::vector<Stage> kStages = {
-      {"pretrain", "Train the teacher, if the config brings none", {"teacher", "data", "seed"}, {}, run_pretrain},
+      {"pretrain",
+       "Train the teacher, if the config brings none",
+       {"teacher", "data", "seed"},
+       {},
+       run_pretrain,
+       [](const SearchConfig& config) { return config.teacher.pretrain.has_value(); }},
       {"prepare",
        "Check the teacher, tokenise the text, and collect activation statistics",
        {"teacher", "data", "distill", "evaluate", "seed"},

@@ -29,6 +29,8 @@ struct Stage {
   /// Does the work, from the last checkpoint in `work` if there is one, and returns the files and folders it wrote
   /// below `run_dir`.
   std::vector<std::filesystem::path> (*run)(const StageInput&);
+  /// Whether the config has such a stage at all; null: always.
+  bool (*is_part_of)(const SearchConfig&) = nullptr;
 };
 
 /// The pipeline in order; every stage comes behind those it reads from.

@@ -49,15 +49,16 @@ void run_generate(Options& o, const VerbInput& in) {
 
   // The decoder sees the prompt, too: what a token says may depend on whether it begins the text.
   StreamDecoder decoder(tokenizer);
-  std::string text;
   for (const int32_t id : prompt) decoder.next(id);
+  std::string text;
+  bool begun = false;
   const auto put = [&](const std::string& piece) {
     text += piece;
     if (in.json) return;
-    fmt::print(in.out, "{}", piece);
+    fmt::print(in.out, "{}{}", begun ? "" : o.prompt, piece);
     std::fflush(in.out);
+    begun = true;
   };
-  if (!in.json) fmt::print(in.out, "{}", o.prompt);
   const GenerateResult result = generate(
       model, prompt, o.generate, [&](int32_t id) { put(decoder.next(id)); }, ctx);
   put(decoder.finish());

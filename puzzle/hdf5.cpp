@@ -1,12 +1,10 @@
 #include "puzzle/hdf5.h"
 
-#include <fcntl.h>
 #include <hdf5.h>
-#include <unistd.h>
 
-#include <cerrno>
 #include <cstring>
 
+#include "blocks/file.h"
 #include "kernels/error.h"
 
 namespace tangram {
@@ -90,29 +88,6 @@ void put_attribute(hid_t object, const char* name, hid_t type, hsize_t count, co
 }
 
 std::string shape_text(std::span<const size_t> shape) { return fmt::format("({})", fmt::join(shape, ", ")); }
-
-void write_atomically(const std::filesystem::path& path, std::span<const char> bytes) {
-  const std::filesystem::path temporary = path.string() + ".tmp";
-  const auto fail = [&](const char* what) {
-    const std::string reason = std::strerror(errno);
-    ::unlink(temporary.c_str());
-    throw Error(fmt::format("{}: {}: {}", path.string(), what, reason));
-  };
-  const int file = ::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-  if (file < 0) fail("cannot be created");
-  for (size_t done = 0; done < bytes.size();) {
-    const ssize_t n = ::write(file, bytes.data() + done, bytes.size() - done);
-    if (n < 0 && errno == EINTR) continue;
-    if (n < 0) ::close(file), fail("cannot be written");
-    done += static_cast<size_t>(n);
-  }
-  const bool synced = ::fsync(file) == 0;
-  if ((::close(file) != 0) | !synced) fail("cannot be written");
-  if (::rename(temporary.c_str(), path.c_str()) != 0) fail("cannot be put in place");
-  const std::filesystem::path folder = path.has_parent_path() ? path.parent_path() : ".";
-  const int directory = ::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (directory >= 0) ::fsync(directory), ::close(directory);
-}
 
 }  // namespace
 
@@ -214,9 +189,9 @@ void Hdf5Writer::save() {
   const Quiet quiet;
   write_references();
   checked(H5Fflush(file_, H5F_SCOPE_GLOBAL), path_, "cannot be flushed");
-  std::vector<char> image(static_cast<size_t>(checked(H5Fget_file_image(file_, nullptr, 0), path_, "has no image")));
+  std::string image(static_cast<size_t>(checked(H5Fget_file_image(file_, nullptr, 0), path_, "has no image")), '\0');
   checked(H5Fget_file_image(file_, image.data(), image.size()), path_, "has no image");
-  write_atomically(path_, image);
+  write_file_atomically(path_, image);
 }
 
 static Hdf5Id open_file(const std::filesystem::path& path) {

@@ -30,7 +30,6 @@ TEST(MappedFile, ShowsTheBytesOfAFile) {
   content[70'000] = '\0';
   write_text(folder.path / "a", content);
   const MappedFile file(folder.path / "a");
-  file.read_ahead();
   EXPECT_EQ(file.bytes(), content);
   write_text(folder.path / "empty", "");
   EXPECT_EQ(MappedFile(folder.path / "empty").bytes(), "");

@@ -237,7 +237,7 @@ TEST(SafetensorsFolder, NeedsNoIndexForOneFile) {
   const TestFolder folder;
   Sample sample;
   const std::vector<NamedTensor> tensors = sample.tensors();
-  write_safetensors_folder(folder.path, std::vector{tensors}, 1000);
+  write_safetensors_folder(folder.path, std::vector<std::vector<NamedTensor>>{tensors}, 1000);
   EXPECT_FALSE(fs::exists(folder.path / "model.safetensors.index.json"));
   expect_same(read_safetensors_folder(folder.path), tensors);
 }

@@ -15,20 +15,24 @@ inline ModelConfig small_config() {
 }
 
 /// Random weights at which every layer matters.
-inline Model small_teacher(DType dtype = DType::f32) {
-  const ModelConfig config = small_config();
-  Model model = make_model(config, teacher_architecture(config), dtype);
+inline Model small_model(const ModelConfig& config, const Architecture& architecture, DType dtype = DType::f32,
+                         uint64_t seed = 3) {
+  Model model = make_model(config, architecture, dtype);
   uint64_t stream = 0;
   for (const NamedTensor& t : named_tensors(model)) {
     const bool is_norm = t.tensor.rows == 1;
     const double deviation = is_norm ? 0.1 : 1 / std::sqrt(double(t.tensor.cols));
     dispatch(dtype, [&]<class T>() {
       for (int64_t i = 0; i < t.tensor.size(); ++i)
-        t.tensor.as<T>()[i] = T(float(is_norm) + float(deviation * random_normal(3, stream, uint64_t(i))));
+        t.tensor.as<T>()[i] = T(float(is_norm) + float(deviation * random_normal(seed, stream, uint64_t(i))));
     });
     ++stream;
   }
   return model;
+}
+
+inline Model small_teacher(DType dtype = DType::f32) {
+  return small_model(small_config(), teacher_architecture(small_config()), dtype);
 }
 
 /// Random tokens in segments of 16, 10 and 6; every token but the last of a segment has the next one as its target.

@@ -71,6 +71,15 @@ TEST(SolverTest, TiesAndLimitsMetExactlyAgreeWithBruteForce) {
                                seed);
 }
 
+// CBC with its defaults answers these wrongly: the first three by its preprocessing, the others by its tolerances.
+TEST(SolverTest, ProblemsThatCbcGetsWrongByDefault) {
+  expect_brute_force_optimum({.layers = 4, .ffn = 2, .pairs = 2, .spans = 1, .limits = 2, .tightness = 0.04}, 1202);
+  expect_brute_force_optimum({.layers = 4, .ffn = 2, .pairs = 2, .limits = 2, .tightness = 0.06}, 3458);
+  expect_brute_force_optimum({.layers = 4, .pairs = 2, .spans = 1, .limits = 1, .tightness = 0.04}, 3857);
+  expect_brute_force_optimum({.layers = 4, .pairs = 2, .spans = 1, .limits = 3, .tightness = 0.86}, 1643);
+  expect_brute_force_optimum({.layers = 3, .ffn = 2, .pairs = 1, .limits = 0, .tightness = 0.88}, 3844);
+}
+
 // Knapsack by dynamic programming over whole costs: the best sum for every budget, slot by slot.
 TEST(SolverTest, OneLimitAtFullSizeAgreesWithDynamicProgram) {
   for (const uint32_t seed : {1u, 2u}) {

@@ -1,0 +1,93 @@
+#include <nlohmann/json.hpp>
+#include <set>
+
+#include "blocks/config_json.h"
+#include "nas/architecture_file.h"
+#include "nas/inspect.h"
+#include "nas/run_directory.h"
+#include "nas/run_files.h"
+#include "nas/stages.h"
+#include "nas/units.h"
+
+namespace tangram {
+namespace {
+
+namespace fs = std::filesystem;
+
+struct Chosen {
+  ChosenArchitecture architecture;
+  Architecture blocks;
+};
+
+// What the search left behind; nothing before it has run.
+std::vector<Chosen> read_chosen(const fs::path& run_dir) {
+  const fs::path folder = architecture_path(run_dir, "any").parent_path();
+  if (!fs::exists(folder)) return {};
+  const SearchConfig config = read_search_config(run_dir / "config.yaml");
+  const ModelConfig teacher = read_config(teacher_path(config, run_dir)).config;
+  std::vector<Chosen> all;
+  for (const ChosenArchitecture& a : read_architectures(folder, teacher)) all.push_back({a, blocks_of(a, teacher)});
+  return all;
+}
+
+std::string figure_text(const std::string& name, double value) {
+  if (name.ends_with("memory")) return format_bytes(value);
+  if (name.ends_with("latency")) return format_seconds(value);
+  if (name.ends_with("throughput")) return format_count(value) + "/s";
+  return name == "parameters" ? format_count(value) : fmt::format("{:.5f}", value);
+}
+
+Table chosen_table(const std::vector<Chosen>& chosen) {
+  std::set<std::string> figures;
+  for (const Chosen& c : chosen)
+    for (const auto& [figure, value] : c.architecture.predicted) figures.insert(figure);
+  Table table{.header = {"architecture", "method", "by", "proven"}, .rows = {}};
+  table.header.insert(table.header.end(), figures.begin(), figures.end());
+  for (const Chosen& c : chosen) {
+    const ChosenArchitecture& a = c.architecture;
+    std::vector<std::string> cells{a.name, a.method, a.objective, a.proven ? "yes" : "no"};
+    for (const std::string& figure : figures) {
+      const auto found = a.predicted.find(figure);
+      cells.push_back(found == a.predicted.end() ? "-" : figure_text(figure, found->second));
+    }
+    table.rows.push_back(cells);
+  }
+  return table;
+}
+
+nlohmann::ordered_json json_of(const Chosen& c) {
+  const ChosenArchitecture& a = c.architecture;
+  nlohmann::ordered_json json = {{"name", a.name},           {"target", a.target}, {"method", a.method},
+                                 {"objective", a.objective}, {"proven", a.proven}, {"predicted", a.predicted}};
+  json["blocks"] = nlohmann::ordered_json::array();
+  for (const BlockChoice& block : c.blocks)
+    json["blocks"].push_back({{"attention", block.attention.name()}, {"ffn", block.ffn.name()}});
+  return json;
+}
+
+}  // namespace
+
+void inspect_run(const fs::path& run_dir, const VerbInput& in) {
+  const std::vector<Chosen> chosen = read_chosen(run_dir);
+  Table stages{.header = {"stage", "state"}, .rows = {}};
+  for (const Stage& stage : all_stages()) {
+    const std::string reason = reason_incomplete(run_dir, stage.name);
+    stages.rows.push_back({std::string(stage.name), reason.empty() ? "complete" : reason});
+  }
+  if (in.json) {
+    nlohmann::ordered_json json = {{"kind", "run"}};
+    for (const auto& row : stages.rows) json["stages"][row[0]] = row[1];
+    json["architectures"] = nlohmann::ordered_json::array();
+    for (const Chosen& c : chosen) json["architectures"].push_back(json_of(c));
+    fmt::print(in.out, "{}\n", json.dump(2));
+    return;
+  }
+  fmt::print(in.out, "{}", format_table(stages));
+  if (chosen.empty()) return;
+  fmt::print(in.out, "\nArchitectures, with what was predicted of them\n\n{}", format_table(chosen_table(chosen)));
+  for (const Chosen& c : chosen)
+    if (is_healed(c.architecture))
+      fmt::print(in.out, "\n{}\n\n{}", c.architecture.name, format_table(block_table(c.blocks)));
+}
+
+}  // namespace tangram
