@@ -23,7 +23,9 @@ struct AttentionShape {
 ///   lse      (N, heads)  f32    kept for the backward pass
 ///   offsets  (S + 1)            sequence s is rows offsets[s] to offsets[s + 1]; offsets[0] = 0, offsets[S] = N
 ///
-/// The result of a sequence does not depend on what else is in the batch.
+/// Sums run in f32. In bf16, p is rounded to bf16 before it meets v, and so are p and ds in the backward pass, where
+/// the machine multiplies bf16. A query's result has the same bits whatever else is in the batch, whatever follows it
+/// in its sequence, and for any number of threads.
 void attention_forward(Tensor out, Tensor lse, Tensor q, Tensor k, Tensor v, const AttentionShape& shape,
                        std::span<const int32_t> offsets, Context& ctx);
 
@@ -33,6 +35,8 @@ void attention_forward(Tensor out, Tensor lse, Tensor q, Tensor k, Tensor v, con
 ///   dq[i] = sum_j ds[i,j] k[j] / sqrt(D)     dk[j] = sum_i ds[i,j] q[i] / sqrt(D)     dv[j] = sum_i p[i,j] dout[i]
 ///
 ///   dq, dk, dv  like q, k, v; overwritten; must not overlap them
+///
+/// One thread at a time works on a sequence and key/value head: their number bounds the threads that help.
 void attention_backward(Tensor dq, Tensor dk, Tensor dv, Tensor dout, Tensor out, Tensor lse, Tensor q, Tensor k,
                         Tensor v, const AttentionShape& shape, std::span<const int32_t> offsets, Context& ctx);
 
@@ -58,6 +62,8 @@ void kv_write(const KvPages& cache, Tensor k, Tensor v, const PageTable& table, 
 /// brings one token, prefill (also of a later chunk) if it brings many.
 ///
 ///   q, out  (N, heads * D)  T     row offsets[s] + i is the query at position past[s] + i
+///
+/// The bits are those of attention_forward on the whole sequence.
 void attention_cached(Tensor out, Tensor q, const KvPages& cache, const PageTable& table, const AttentionShape& shape,
                       std::span<const int32_t> offsets, std::span<const int32_t> past, Context& ctx);
 

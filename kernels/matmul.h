@@ -9,7 +9,9 @@ enum class Transpose : bool { no, yes };
 /// c (M, N) = a' b', or c += a' b' if `accumulate`, where a' (M, K) and b' (K, N) are a and b or their transposes.
 ///
 /// a and b are both f32 or both bf16; c is of the same dtype or f32. Sums run in f32. Any row strides. The algorithm
-/// depends only on shapes, strides and dtypes, so equal calls give equal bits. Throws Error if shapes disagree.
+/// depends only on shapes, strides, dtypes and ctx.threads, so equal calls give equal bits. Other shapes give other
+/// bits: a row of c may change with M (up to kMatvecRows rows times a transposed b take the kernel of matvec.h), and
+/// with the threads, among which a long K is split. Throws Error if shapes disagree.
 void matmul(Tensor c, Tensor a, Transpose transpose_a, Tensor b, Transpose transpose_b, bool accumulate, Context& ctx);
 
 /// The three products of a linear layer y = x w^T with

@@ -9,6 +9,7 @@
 #include <nlohmann/json.hpp>
 
 #include "blocks/file.h"
+#include "kernels/cuda_devices.h"
 #include "nas/units.h"
 
 namespace tangram {
@@ -60,6 +61,15 @@ void print_results(std::FILE* out, bool json, const SearchConfig& config, const 
   for (const StageResult& r : results)
     stages.push_back({{"name", r.name}, {"skipped", r.skipped}, {"seconds", r.seconds}});
   fmt::print(out, "{}\n", nlohmann::ordered_json{{"run_dir", run_dir}, {"stages", stages}}.dump(2));
+}
+
+std::string version_text() {
+  std::string text = "tangram " TANGRAM_VERSION;
+  text += kCudaBuilt ? "\nCUDA sources compiled in" : "\nbuilt without CUDA";
+  for (const CudaDevice& device : cuda_devices())
+    text += fmt::format("\n{}, sm_{}, {}", device.name, device.compute_capability,
+                        format_bytes(double(device.memory_bytes)));
+  return text;
 }
 
 /// The parser of the whole command line, and what the chosen verb does. Not copied: options point into it.
@@ -132,7 +142,7 @@ void check_verb(const std::vector<std::string>& arguments, const CommandLine& li
 void run_checked(const std::vector<std::string>& arguments, std::span<const Stage> stages,
                  std::span<const ModelVerb> model_verbs, std::FILE* out, std::FILE* err) {
   CommandLine line;
-  line.app.set_version_flag("--version", "tangram " TANGRAM_VERSION);
+  line.app.set_version_flag("--version", version_text());
   line.app.require_subcommand(1);
   add_verbs(line, arguments, stages, model_verbs);
   check_verb(arguments, line);

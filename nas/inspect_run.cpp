@@ -20,10 +20,9 @@ struct Chosen {
 };
 
 // What the search left behind; nothing before it has run.
-std::vector<Chosen> read_chosen(const fs::path& run_dir) {
+std::vector<Chosen> read_chosen(const SearchConfig& config, const fs::path& run_dir) {
   const fs::path folder = architecture_path(run_dir, "any").parent_path();
   if (!fs::exists(folder)) return {};
-  const SearchConfig config = read_search_config(run_dir / "config.yaml");
   const ModelConfig teacher = read_config(teacher_path(config, run_dir)).config;
   std::vector<Chosen> all;
   for (const ChosenArchitecture& a : read_architectures(folder, teacher)) all.push_back({a, blocks_of(a, teacher)});
@@ -68,9 +67,11 @@ nlohmann::ordered_json json_of(const Chosen& c) {
 }  // namespace
 
 void inspect_run(const fs::path& run_dir, const VerbInput& in) {
-  const std::vector<Chosen> chosen = read_chosen(run_dir);
+  const SearchConfig config = read_search_config(run_dir / "config.yaml");
+  const std::vector<Chosen> chosen = read_chosen(config, run_dir);
   Table stages{.header = {"stage", "state"}, .rows = {}};
   for (const Stage& stage : all_stages()) {
+    if (stage.is_part_of && !stage.is_part_of(config)) continue;
     const std::string reason = reason_incomplete(run_dir, stage.name);
     stages.rows.push_back({std::string(stage.name), reason.empty() ? "complete" : reason});
   }

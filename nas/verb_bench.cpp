@@ -67,8 +67,7 @@ class Bench {
         o_(o),
         ctx_(ctx),
         memory_(make_cache(model, o.batch, o.prompt_tokens + o.output_tokens + 1)),
-        logits_memory_(o.batch * model.config.vocab_size * size_of(DType::f32)),
-        logits_(logits_memory_.tensor(o.batch, model.config.vocab_size, DType::f32)),
+        logits_(static_cast<size_t>(o.batch * model.config.vocab_size)),
         next_(static_cast<size_t>(o.batch)) {
     for (int64_t i = 0; i < o.batch * o.prompt_tokens; ++i)
       prompts_.push_back(static_cast<int32_t>(i % model.config.vocab_size));
@@ -120,17 +119,17 @@ class Bench {
   }
 
   void draw(Tensor hidden) {
-    model_logits(logits_, model_, hidden, ctx_);
+    const Tensor logits = view_of(logits_.data(), o_.batch, model_.config.vocab_size);
+    model_logits(logits, model_, hidden, ctx_);
     for (int64_t s = 0; s < o_.batch; ++s)
-      next_[static_cast<size_t>(s)] = sample_token(logits_.row_range(s, 1), {.temperature = 0}, 0);
+      next_[static_cast<size_t>(s)] = sample_token(logits.row_range(s, 1), {.temperature = 0}, 0);
   }
 
   const Model& model_;
   const Options& o_;
   Context& ctx_;
   ContiguousCache memory_;
-  Arena logits_memory_;
-  Tensor logits_;                 // (B, V)  f32
+  std::vector<float> logits_;     // (B, V)
   std::vector<int32_t> next_;     // (B)
   std::vector<int32_t> prompts_;  // (B, T)
 };

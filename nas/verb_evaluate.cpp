@@ -3,6 +3,7 @@
 #include <cmath>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <numeric>
 
 #include "blocks/tokenizer.h"
 #include "distill/dataset.h"
@@ -86,9 +87,11 @@ std::vector<double> sequence_losses(const Model& model, const Batch& batch, int6
   const Tensor loss = ctx.scratch.tensor(1, hidden.rows, DType::f32);
   head_loss_forward({.cross_entropy = loss}, {.student = {hidden, model.head}, .teacher = {}, .targets = batch.targets},
                     ctx);
-  std::vector<double> means(static_cast<size_t>(hidden.rows / T), 0);
-  for (int64_t n = 0; n < hidden.rows; ++n)
-    means[static_cast<size_t>(n / T)] += double(loss.as<float>()[n]) / double(T);
+  std::vector<double> means;
+  for (int64_t first = 0; first < hidden.rows; first += T) {
+    const float* l = loss.as<float>() + first;
+    means.push_back(std::accumulate(l, l + T, 0.0) / double(T));
+  }
   return means;
 }
 

@@ -61,7 +61,7 @@ void put_grid(Hdf5Writer& file, const ScoreTable& table, Subblock subblock) {
     return subblock == Subblock::attention ? row.attention : row.ffn;
   };
   const auto belongs = [&](const TableRow& row) {
-    return row.layer_count == 1 && !name(row).empty() && (row.attention.empty() || row.ffn.empty());
+    return !name(row).empty() && (row.attention.empty() || row.ffn.empty());  // so of one layer, too
   };
   std::vector<std::string> variants;
   for (const TableRow& row : table.rows)

@@ -8,8 +8,8 @@
 #include <string>
 
 #include "distill/bld.h"
-#include "kernels/random.h"
 #include "kernels/peak.h"
+#include "kernels/random.h"
 
 namespace tangram {
 namespace {

@@ -6,8 +6,9 @@
 #include <vector>
 
 #include "kernels/attention.h"
-#include "kernels/random.h"
+#include "kernels/matmul.h"
 #include "kernels/peak.h"
+#include "kernels/random.h"
 
 // Time of the compute-bound operations against the machine's own bounds: the rate of a large matrix product and that of
 // reading memory. Attention counts causal operations only, 2 multiply-adds of D channels for each pair of a query and a

@@ -5,8 +5,9 @@
 
 #include <algorithm>
 
+#include "kernels/random.h"
 #include "tests/blocks/folder.h"
-#include "tests/distill/small_teacher.h"
+#include "tests/small_model.h"
 
 namespace tangram {
 namespace {
@@ -20,7 +21,10 @@ Model irregular_model() {
   const auto block = [&](const char* attention, const char* ffn) {
     return BlockChoice{parse_choice(Subblock::attention, attention, config), parse_choice(Subblock::ffn, ffn, config)};
   };
-  return small_model(config, {block("gqa_1", "ffn_48"), block("window_3", "no_op"), block("linear", "ffn_12")});
+  const Model model =
+      make_model(config, {block("gqa_1", "ffn_48"), block("window_3", "no_op"), block("linear", "ffn_12")}, DType::f32);
+  fill_random(model, 3);
+  return model;
 }
 
 struct GenerateTest : testing::Test {

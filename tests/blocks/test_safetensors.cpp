@@ -96,6 +96,7 @@ TEST(Safetensors, RefusesADamagedHeader) {
             "x: header: the key 'dtype' stands there twice");
   EXPECT_EQ(refusal_of(file_of("{\"a\":" + std::string(100'000, '[') + std::string(100'000, ']') + "}", "")),
             "x: header: nested deeper than 3 levels");
+  EXPECT_EQ(refusal_of(file_of(R"({"a":{"shape":[[]]}})", "")), "x: header: nested deeper than 3 levels");
   EXPECT_EQ(refusal_of(file_of(R"({"__metadata__":{"n":3}})", "")), "x: __metadata__: 'n' is no string");
   EXPECT_EQ(refusal_of(file_of(R"({"__metadata__":3})", "")), "x: __metadata__ is no object");
 }
@@ -122,7 +123,10 @@ TEST(Safetensors, RefusesADamagedEntry) {
             "x: tensor 'a': ends at byte 16 of the data, but the file has only 8: it is cut short or damaged");
   EXPECT_EQ(refusal(entry("F32", "[3]", "[0,8]")),
             "x: tensor 'a': the shape (1, 3) of F32 does not take the 8 bytes that data_offsets [0, 8] give it");
-  // 2^62 * 4 * 4 bytes are 0 bytes in 64 bits.
+  // 2^62 * 4 bytes, and 2^62 * 4 elements, are 0 in 64 bits.
+  EXPECT_EQ(refusal(entry("F32", "[4611686018427387904]", "[0,0]")),
+            "x: tensor 'a': the shape (1, 4611686018427387904) of F32 does not take the 0 bytes that data_offsets "
+            "[0, 0] give it");
   EXPECT_EQ(refusal(entry("F32", "[4611686018427387904,4]", "[0,0]")),
             "x: tensor 'a': the shape (4611686018427387904, 4) of F32 does not take the 0 bytes that data_offsets "
             "[0, 0] give it");

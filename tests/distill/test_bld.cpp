@@ -2,7 +2,7 @@
 
 #include <gtest/gtest.h>
 
-#include "small_teacher.h"
+#include "tests/distill/small_batch.h"
 
 namespace tangram {
 namespace {
@@ -14,7 +14,8 @@ struct Setting {
 
   Setting() {
     const std::vector<Batch> batches{small_batch(100), small_batch(101)};
-    collect_statistics(teacher, batches, [&](int64_t, const LayerStatistics& s) { statistics.push_back(s); }, ctx);
+    collect_statistics(
+        teacher, batches, [&](int64_t, const LayerStatistics& s) { statistics.push_back(s); }, ctx);
   }
 
   Replacement plain(int64_t layer, Subblock subblock, const char* name) const {
@@ -136,7 +137,8 @@ TEST(Bld, ResumedRunEndsWithTheSameBytes) {
   for (size_t i = 0; i < all.size(); ++i) EXPECT_EQ(largest_difference(whole.entry(i), second.entry(i)), 0);
 }
 
-// Two micro-batches of equal size give the mean of the two gradients; the loss is normalised by each batch's own target.
+// Two micro-batches of equal size give the mean of the two gradients; the loss is normalised by each batch's own
+// target.
 TEST(Bld, MicroBatchesAverage) {
   Setting setting;
   BldOptions options = setting.options();

@@ -2,7 +2,7 @@
 
 #include <gtest/gtest.h>
 
-#include "small_teacher.h"
+#include "tests/distill/small_batch.h"
 
 namespace tangram {
 namespace {

@@ -18,6 +18,12 @@ struct Case {
   AttentionShape shape;
   std::vector<int64_t> lengths;
   DType dtype = DType::f32;
+  friend std::ostream& operator<<(std::ostream& out, const Case& c) {
+    out << c.shape.heads << "/" << c.shape.kv_heads << " heads of " << c.shape.head_dim << " " << name_of(c.dtype)
+        << " lengths";
+    for (const int64_t length : c.lengths) out << " " << length;
+    return out;
+  }
 };
 
 std::vector<int32_t> offsets_of(const std::vector<int64_t>& lengths) {
@@ -220,6 +226,7 @@ std::vector<Case> cases() {
     all.push_back({{3, 1, 17}, {530}, dtype});
     all.push_back({{4, 2, 1}, {19, 5}, dtype});
     all.push_back({{100, 1, 16}, {9}, dtype});
+    all.push_back({{6, 3, 10}, {50, 21}, dtype});
     all.push_back({{4, 2, 24}, {0}, dtype});
   }
   return all;

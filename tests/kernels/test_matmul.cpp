@@ -51,6 +51,9 @@ bool near(Tensor c, Tensor a, Transpose transpose_a, Tensor b, Transpose transpo
 struct Case {
   int64_t M, N, K;
   DType dtype, dtype_c;
+  friend std::ostream& operator<<(std::ostream& out, const Case& c) {
+    return out << c.M << "x" << c.N << "x" << c.K << " " << name_of(c.dtype) << " " << name_of(c.dtype_c);
+  }
 };
 
 class MatmulTest : public testing::TestWithParam<Case> {};

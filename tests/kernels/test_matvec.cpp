@@ -12,6 +12,9 @@ constexpr double kF32 = 0x1p-24;
 struct Case {
   int64_t O, K;
   DType dtype, dtype_y;
+  friend std::ostream& operator<<(std::ostream& out, const Case& c) {
+    return out << c.O << "x" << c.K << " " << name_of(c.dtype) << " " << name_of(c.dtype_y);
+  }
 };
 
 class MatvecTest : public testing::TestWithParam<Case> {

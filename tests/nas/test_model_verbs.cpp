@@ -12,7 +12,7 @@
 #include "nas/run_directory.h"
 #include "puzzle/score_table.h"
 #include "tests/blocks/folder.h"
-#include "tests/distill/small_teacher.h"
+#include "tests/small_model.h"
 
 namespace tangram {
 namespace {
@@ -35,6 +35,12 @@ std::string letters(int64_t count, uint64_t stream) {
   std::string text;
   for (int64_t i = 0; i < count; ++i) text += char('a' + int(random_below(23, 9, stream, uint64_t(i))));
   return text;
+}
+
+Model random_model(const ModelConfig& config, const Architecture& architecture, uint64_t seed) {
+  Model model = make_model(config, architecture, DType::f32);
+  fill_random(model, seed);
+  return model;
 }
 
 struct Outcome {
@@ -109,7 +115,8 @@ TEST_F(ModelVerbsTest, LogitsAreThoseOfAWholeForwardPass) {
     for (int64_t i = 0; i < S * T; ++i) ids.push_back(int32_t(random_below(23, 1, 0, uint64_t(i))));
     write_safetensors(path("ids"), std::vector<NamedTensor>{{"input_ids", view_of(ids.data(), S, T)}});
     const json result = call_json({"logits", path("model"), "--tokens", path("ids"), "--output", path("out")});
-    const Tensor logits = read_safetensors(path("out")).at("logits", S * T, 23);
+    const SafeTensors out = read_safetensors(path("out"));
+    const Tensor logits = out.at("logits", S * T, 23);
     double loss = 0;
     for (int64_t s = 0; s < S; ++s) {
       const std::vector<int32_t> sequence(ids.begin() + s * T, ids.begin() + (s + 1) * T);
@@ -131,15 +138,15 @@ TEST_F(ModelVerbsTest, LogitsAreThoseOfAWholeForwardPass) {
 }
 
 TEST_F(ModelVerbsTest, LogitsAreComparedWithThoseInTheFile) {
-  std::vector<int32_t> ids{3, 1, 4, 1, 5};
-  write_safetensors(path("ids"), std::vector<NamedTensor>{{"input_ids", view_of(ids.data(), 1, 5)}});
+  std::vector<int32_t> ids{3, 1, 4, 1, 5, 9};  // two sequences
+  write_safetensors(path("ids"), std::vector<NamedTensor>{{"input_ids", view_of(ids.data(), 2, 3)}});
   call({"logits", path("model"), "--tokens", path("ids"), "--output", path("out")});
   const SafeTensors out = read_safetensors(path("out"));
-  std::vector<float> changed(5 * 23);
-  copy(view_of(changed.data(), 5, 23), out.at("logits", 5, 23));
+  std::vector<float> changed(6 * 23);
+  copy(view_of(changed.data(), 6, 23), out.at("logits", 6, 23));
   changed[4 * 23 + 7] -= 0.5f;
-  write_safetensors(path("ids"), std::vector<NamedTensor>{{"input_ids", view_of(ids.data(), 1, 5)},
-                                                          {"logits", view_of(changed.data(), 5, 23)}});
+  write_safetensors(path("ids"), std::vector<NamedTensor>{{"input_ids", view_of(ids.data(), 2, 3)},
+                                                          {"logits", view_of(changed.data(), 6, 23)}});
   const std::vector<std::string> command{"logits", path("model"), "--tokens", path("ids"), "--output", path("out")};
   EXPECT_NEAR(call_json(command).at("max_difference").get<double>(), 0.5, 1e-5);
   EXPECT_THAT(call(command).out, HasSubstr("largest difference to the logits of " + path("ids") + ": 5.00e-01\n"));
@@ -237,7 +244,7 @@ std::string jsonl(int64_t documents, int64_t T) {
 TEST_F(ModelVerbsTest, EvaluateMeasuresLossAndDistanceToATeacher) {
   constexpr int64_t kDocuments = 5, T = 12;
   write_text(path("text.jsonl"), jsonl(kDocuments, T));
-  const Model student = small_model(model.config, model.architecture(), DType::f32, 4);
+  const Model student = random_model(model.config, model.architecture(), 4);
   save(student, "student");
   const json result = call_json({"evaluate", path("student"), "--data", path("text.jsonl"), "--teacher", path("model"),
                                  "--sequence-length", std::to_string(T)});
@@ -269,7 +276,11 @@ TEST_F(ModelVerbsTest, EvaluateMeasuresLossAndDistanceToATeacher) {
   };
   const double loss = expect("loss", losses);
   expect("kl_divergence", kls);
-  EXPECT_NEAR(result.at("perplexity").at("mean").get<double>(), std::exp(loss), 1e-4 * std::exp(loss));
+  const auto perplexity = result.at("perplexity");
+  EXPECT_NEAR(perplexity.at("mean").get<double>(), std::exp(loss), 1e-4 * std::exp(loss));
+  // d exp(x) = exp(x) dx
+  EXPECT_NEAR(perplexity.at("standard_error").get<double>(),
+              std::exp(loss) * result.at("loss").at("standard_error").get<double>(), 1e-4 * std::exp(loss));
   EXPECT_NEAR(result.at("top_1").at("mean").get<double>(), agree / double(kDocuments * T), 1e-9);
   EXPECT_EQ(result.at("sequences"), kDocuments);
 
@@ -295,7 +306,7 @@ TEST_F(ModelVerbsTest, EvaluateRefusesAnotherVocabulary) {
   write_text(path("text.jsonl"), jsonl(3, 20));
   ModelConfig larger = model.config;
   larger.vocab_size = 24;
-  save(small_model(larger, model.architecture()), "larger");
+  save(random_model(larger, model.architecture(), 3), "larger");
   const auto message = [&](const std::string& teacher) {
     const Outcome outcome = call({"evaluate", path("model"), "--data", path("text.jsonl"), "--teacher", path(teacher)});
     EXPECT_EQ(outcome.code, 2);
@@ -343,7 +354,7 @@ Model irregular_model(const ModelConfig& config) {
   const auto block = [&](const char* attention, const char* ffn) {
     return BlockChoice{parse_choice(Subblock::attention, attention, config), parse_choice(Subblock::ffn, ffn, config)};
   };
-  return small_model(config, {block("gqa_1", "no_op"), block("gqa_1", "no_op"), block("no_op", "ffn_48")});
+  return random_model(config, {block("gqa_1", "no_op"), block("gqa_1", "no_op"), block("no_op", "ffn_48")}, 3);
 }
 
 TEST_F(ModelVerbsTest, InspectShowsTheBlocksOfAModel) {
@@ -400,15 +411,15 @@ TEST_F(ModelVerbsTest, InspectShowsTheStagesAndStudentsOfARun) {
   const fs::path run = folder.path / "run";
   {
     RunDirectory directory(run, "digest");
-    directory.begin("pretrain", "inputs");
-    directory.complete("pretrain", "inputs", {});
     directory.begin("prepare", "inputs");
+    directory.complete("prepare", "inputs", {});
+    directory.begin("distill", "inputs");
   }
   write_text(path("text.jsonl"), jsonl(1, 4));
   write_text(run / "config.yaml", "teacher: ../model\ndata: {train: [../text.jsonl], validation: [../text.jsonl]}\n");
   const Outcome early = call({"inspect", run});
   EXPECT_THAT(early.out,
-              testing::ContainsRegex("pretrain +complete\nprepare +not complete yet\ndistill +not run yet\n"));
+              testing::ContainsRegex("-\nprepare +complete\ndistill +not complete yet\nscore +not run yet\n"));
 
   ChosenArchitecture chosen{.name = "half",
                             .target = "half",
@@ -429,7 +440,7 @@ TEST_F(ModelVerbsTest, InspectShowsTheStagesAndStudentsOfARun) {
   EXPECT_THAT(late.out, testing::ContainsRegex("half +mip +kl_divergence +yes +2 KiB +0.25000\n"));
   EXPECT_THAT(late.out, testing::ContainsRegex("\n +0-1 +gqa_1 +no_op\n +2 +no_op +ffn_48\n"));
   const json result = call_json({"inspect", run});
-  EXPECT_EQ(result.at("stages").at("prepare"), "not complete yet");
+  EXPECT_EQ(result.at("stages").at("distill"), "not complete yet");
   EXPECT_EQ(result.at("architectures").at(0).at("blocks").at(2).at("ffn"), "ffn_48");
 }
 

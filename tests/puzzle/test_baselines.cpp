@@ -54,6 +54,17 @@ TEST(BaselinesTest, GreedyLetsLaterLayersPay) {
   EXPECT_EQ(greedy(problem).status, SolveStatus::not_found);
 }
 
+// Shares are 10 and 2 a layer. Row 2 is beyond them by 0.9 and 0.1 shares, row 3 by 0.2 and 0.5, so row 3 exceeds
+// least.
+TEST(BaselinesTest, GreedyGoesByTheWorstLimit) {
+  Problem problem{.layer_count = 2, .entries = {}, .limits = {{"memory", "byte", 20, 0}, {"latency", "s", 4, 0}}};
+  problem.entries = {{.row = 0, .slots = {0, 1}, .objective = 5, .costs = {8, 1}},
+                     {.row = 1, .slots = {0, 1}, .objective = 9, .costs = {0, 0}},
+                     {.row = 2, .slots = {2, 3}, .objective = 0, .costs = {19, 2.2}},
+                     {.row = 3, .slots = {2, 3}, .objective = 1, .costs = {12, 3}}};
+  EXPECT_EQ(rows_of(problem, only(greedy(problem))), (std::vector<int64_t>{0, 3}));
+}
+
 // By enumeration: all layers of the same kinds.
 TEST(BaselinesTest, UniformIsTheBestOfAllUniformStudents) {
   for (uint32_t seed = 0; seed < 10; ++seed) {
@@ -89,7 +100,7 @@ TEST(BaselinesTest, LargestParameterAgreesWithBruteForce) {
     });
     const Solution found = only(largest_parameter(problem));
     EXPECT_NEAR(found.parameters, most, 1e-9 * most);
-    EXPECT_GE(found.objective, solve(problem).solutions[0].objective) << "evaluated by the true objective";
+    EXPECT_GE(found.objective, solve(problem).solutions.at(0).objective) << "evaluated by the true objective";
     EXPECT_TRUE(keeps_limits(problem, found));
   }
 }

@@ -130,6 +130,7 @@ TEST(LimitsTest, EntriesFillTheirSlotsAndKnowTheirKind) {
   EXPECT_THAT(entries[6].slots, ElementsAre(4));
   EXPECT_EQ(entries[6].kind, entries[1].kind);
   EXPECT_NE(entries[0].kind, entries[1].kind);
+  EXPECT_NE(entries[2].kind, entries[3].kind);
 }
 
 TEST(LimitsTest, RowsWithoutScoreOrLimitedCostAreLeftOutAndCounted) {

@@ -204,7 +204,7 @@ TEST_F(ScoreTableTest, WrongTablesAreRefused) {
     return message_of([&] { check_table(table, "scores.h5"); });
   };
   EXPECT_THAT(refused([](auto& t) { t.rows[1].first_layer = 2; }), HasSubstr("scores.h5: replacement 1: replaces 1"));
-  EXPECT_THAT(refused([](auto& t) { t.rows[7].layer_count = INT64_MAX; }), HasSubstr("layers from 0 on, of 2"));
+  EXPECT_THAT(refused([](auto& t) { t.rows[6].layer_count = INT64_MAX; }), HasSubstr("layers from 1 on, of 2"));
   EXPECT_THAT(refused([](auto& t) { t.rows[1].attention = "GQA 2"; }), HasSubstr("spelled"));
   EXPECT_THAT(refused([](auto& t) { t.rows[1].attention = ""; }), HasSubstr("replaces nothing"));
   EXPECT_THAT(refused([](auto& t) { t.rows[7].ffn = ""; }), HasSubstr("both"));

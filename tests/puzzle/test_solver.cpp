@@ -43,7 +43,7 @@ void expect_brute_force_optimum(const ProblemShape& shape, uint32_t seed) {
   }
   ASSERT_EQ(result.status, SolveStatus::optimal);
   ASSERT_EQ(result.solutions.size(), 1u);
-  const Solution& found = result.solutions[0];
+  const Solution& found = result.solutions.at(0);
   EXPECT_TRUE(keeps_limits(problem, found));
   EXPECT_NEAR(found.objective, best.objective, kRounding * std::max(1.0, best.objective));
   EXPECT_EQ(found.bound, found.objective);
@@ -99,7 +99,7 @@ TEST(SolverTest, OneLimitAtFullSizeAgreesWithDynamicProgram) {
     }
     const SolveResult result = solve(problem);
     ASSERT_EQ(result.status, SolveStatus::optimal);
-    EXPECT_NEAR(result.solutions[0].objective, best[budget], kRounding * best[budget]);
+    EXPECT_NEAR(result.solutions.at(0).objective, best[budget], kRounding * best[budget]);
   }
 }
 
@@ -156,7 +156,7 @@ TEST(SolverTest, AnswersDoNotDependOnTheOrderOfEntries) {
 
 TEST(SolverTest, UnitsDoNotMatter) {  // memory in bytes beside times in microseconds
   Problem problem = random_problem({.layers = 8, .limits = 2, .tightness = 0.3}, 5);
-  const std::vector<int64_t> rows = rows_of(problem, solve(problem).solutions[0]);
+  const std::vector<int64_t> rows = rows_of(problem, solve(problem).solutions.at(0));
   for (Entry& entry : problem.entries) {
     entry.objective *= 0x1p-30;
     entry.costs[0] *= 0x1p33, entry.costs[1] *= 0x1p-20;
@@ -165,7 +165,7 @@ TEST(SolverTest, UnitsDoNotMatter) {  // memory in bytes beside times in microse
     problem.limits[k].maximum *= k == 0 ? 0x1p33 : 0x1p-20;
     problem.limits[k].fixed *= k == 0 ? 0x1p33 : 0x1p-20;
   }
-  EXPECT_EQ(rows_of(problem, solve(problem).solutions[0]), rows);
+  EXPECT_EQ(rows_of(problem, solve(problem).solutions.at(0)), rows);
 }
 
 // The best students cost 2^40 + 1 bytes, 1 more than allowed: far within the tolerance of any LP solver.
@@ -175,9 +175,9 @@ TEST(SolverTest, LimitsHoldToTheLastByte) {
                      {.row = 1, .slots = {0}, .objective = 1, .costs = {0x1p39 - 1}},
                      {.row = 2, .slots = {1}, .objective = 0, .costs = {0x1p39 + 1}},
                      {.row = 3, .slots = {1}, .objective = 5, .costs = {0}}};
-  EXPECT_EQ(rows_of(problem, solve(problem).solutions[0]), (std::vector<int64_t>{1, 2}));
+  EXPECT_EQ(rows_of(problem, solve(problem).solutions.at(0)), (std::vector<int64_t>{1, 2}));
   problem.limits[0].maximum += 1;
-  EXPECT_EQ(rows_of(problem, solve(problem).solutions[0]), (std::vector<int64_t>{0, 2}));
+  EXPECT_EQ(rows_of(problem, solve(problem).solutions.at(0)), (std::vector<int64_t>{0, 2}));
 }
 
 TEST(SolverTest, SmallDifferencesBesideOutliersCount) {
@@ -188,7 +188,7 @@ TEST(SolverTest, SmallDifferencesBesideOutliersCount) {
                      {.row = 2, .slots = {0}, .objective = 457, .costs = {0}},
                      {.row = 3, .slots = {1}, .objective = 0.02, .costs = {5}},
                      {.row = 4, .slots = {1}, .objective = 33, .costs = {0}}};
-  EXPECT_EQ(rows_of(problem, solve(problem).solutions[0]), (std::vector<int64_t>{1, 3}));
+  EXPECT_EQ(rows_of(problem, solve(problem).solutions.at(0)), (std::vector<int64_t>{1, 3}));
 }
 
 TEST(SolverTest, InfeasibleSaysWhatWouldDo) {

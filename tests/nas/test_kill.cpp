@@ -1,0 +1,147 @@
+// A run that is killed (SIGKILL) in the middle of every stage and called again ends with the bytes of one that was not.
+
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <csignal>
+#include <filesystem>
+#include <fstream>
+#include <map>
+
+#include "blocks/checkpoint.h"
+#include "blocks/file.h"
+#include "distill/corpus.h"
+#include "tests/small_model.h"
+
+namespace tangram {
+namespace {
+namespace fs = std::filesystem;
+
+// A folder with a teacher, text and a config that takes a second or two.
+class Search {
+ public:
+  Search() : folder_(fs::temp_directory_path() / fmt::format("tangram-kill-{}", getpid())) {
+    fs::remove_all(folder_);
+    fs::create_directories(folder_);
+    ModelConfig config = small_config();
+    config.vocab_size = static_cast<int64_t>(kCorpusSymbols.size());
+    const Model teacher = make_model(config, teacher_architecture(config), DType::f32);
+    fill_random(teacher, 3);
+    save_model(folder_ / "teacher", teacher);
+    write_file_atomically(folder_ / "teacher/tokenizer.json", corpus_tokenizer_json());
+    write_file_atomically(folder_ / "teacher/tokenizer_config.json", corpus_tokenizer_config_json());
+    for (const auto& [name, split] : {std::pair("train.jsonl", Split::train), {"valid.jsonl", Split::validation}}) {
+      std::ofstream out(folder_ / name);
+      for (int64_t i = 0; i < 60; ++i) {
+        std::string text = make_sequence({}, split, i).text;
+        for (char& c : text)
+          if (c == '\n') c = ' ';
+        out << "{\"text\": \"" << text << "\"}\n";
+      }
+    }
+    write_file_atomically(folder_ / "search.yaml", R"(
+teacher: teacher
+data: {train: [train.jsonl], validation: [valid.jsonl], sequence_length: 32}
+search_space: {attention: [gqa_1, linear, no_op], ffn: [0.5, linear, no_op], pairs: [{attention: no_op, ffn: 1.0}]}
+distill: {tokens: 5120, batch_tokens: 256, micro_batches: 2, learning_rate: 1e-3}
+score: {tokens: 2048}
+scenarios: {s: {input_tokens: 8, output_tokens: 8, concurrency: 2, precision: f32}}
+constraints: {memory: 70%}
+baselines: {random: 2}
+uptrain: {tokens: 5120, batch_tokens: 256, learning_rate: 1e-3}
+evaluate: {tokens: 1024, without_distillation: true}
+threads: 1
+checkpoint: 1 ms
+)");
+  }
+  ~Search() { fs::remove_all(folder_); }
+
+  // Runs to the end, or kills the process `delay_us` after it has said that it begins `stage`. Returns what it printed.
+  std::string run(const std::string& run_dir, const std::string& stage = "", useconds_t delay_us = 0) {
+    int ends[2];
+    if (pipe(ends) != 0) throw Error("pipe");
+    const pid_t child = fork();
+    if (child == 0) {
+      dup2(ends[1], 1), dup2(ends[1], 2);
+      close(ends[0]), close(ends[1]);
+      execl(TANGRAM_BINARY, "tangram", "run", (folder_ / "search.yaml").c_str(), "--run-dir",
+            (folder_ / run_dir).c_str(), nullptr);
+      _exit(127);
+    }
+    close(ends[1]);
+    std::string printed;
+    char buffer[4096];
+    bool killed = false;
+    for (ssize_t n; (n = read(ends[0], buffer, sizeof buffer)) > 0;) {
+      printed.append(buffer, size_t(n));
+      if (stage.empty() || killed || printed.find(stage + ": not run yet") == std::string::npos) continue;
+      usleep(delay_us);
+      kill(child, SIGKILL);
+      killed = true;
+    }
+    close(ends[0]);
+    waitpid(child, &status_, 0);
+    return printed;
+  }
+  bool succeeded() const { return WIFEXITED(status_) && WEXITSTATUS(status_) == 0; }
+
+  // Every artefact that does not depend on measured times, by its path.
+  std::map<std::string, std::string> artefacts(const std::string& run_dir) const {
+    std::map<std::string, std::string> all;
+    for (const fs::directory_entry& file : fs::recursive_directory_iterator(folder_ / run_dir)) {
+      const std::string path = file.path().lexically_relative(folder_ / run_dir).string();
+      EXPECT_EQ(path.find(".tmp"), std::string::npos) << path;
+      const std::string part = path.substr(0, path.find('/'));
+      const bool timed = part == "scores.h5" || part == "architectures" || part == "report.txt" || part == "stages";
+      if (file.is_regular_file() && !timed) all[path] = read_text_file(file.path(), 1 << 26);
+    }
+    return all;
+  }
+
+ private:
+  fs::path folder_;
+  int status_ = 0;
+};
+
+TEST(Kill, InTheMiddleOfEveryStageLosesNothing) {
+  Search search;
+  const std::string printed = search.run("whole");
+  ASSERT_TRUE(search.succeeded()) << printed;
+  const auto expected = search.artefacts("whole");
+  ASSERT_GT(expected.size(), 30u);
+
+  int kills = 0;
+  for (const char* stage :
+       {"prepare", "distill", "score", "measure", "search", "uptrain", "evaluate", "export", "report"})
+    for (const useconds_t delay_us : {0u, 20'000u}) {
+      // The second kill finds the stage begun before, or complete.
+      search.run("killed", stage, delay_us);
+      kills += !search.succeeded();
+    }
+  EXPECT_GE(kills, 7);  // a stage may be over before its kill
+  const std::string last = search.run("killed");
+  ASSERT_TRUE(search.succeeded()) << last;
+  const auto found = search.artefacts("killed");
+  ASSERT_EQ(found.size(), expected.size());
+  for (const auto& [path, content] : expected) {
+    if (path == "config.yaml") continue;  // names its own run directory
+    ASSERT_TRUE(found.count(path)) << path;
+    EXPECT_TRUE(found.at(path) == content) << path << " differs";
+  }
+}
+
+TEST(Run, SecondCallRepeatsNothing) {
+  Search search;
+  search.run("run");
+  ASSERT_TRUE(search.succeeded());
+  const std::string again = search.run("run");
+  ASSERT_TRUE(search.succeeded());
+  for (const char* stage :
+       {"prepare", "distill", "score", "measure", "search", "uptrain", "evaluate", "export", "report"})
+    EXPECT_NE(again.find(std::string(stage) + ": complete"), std::string::npos) << stage << "\n" << again;
+}
+
+}  // namespace
+}  // namespace tangram

@@ -1,0 +1,76 @@
+#include "puzzle/costs.h"
+
+#include <gtest/gtest.h>
+
+#include "puzzle/measure.h"
+#include "tests/small_model.h"
+
+namespace tangram {
+namespace {
+
+ModelConfig llama_8b() {
+  ModelConfig c;
+  c.vocab_size = 128256, c.hidden_size = 4096, c.intermediate_size = 14336, c.num_hidden_layers = 32;
+  c.num_attention_heads = 32, c.num_key_value_heads = 8, c.head_dim = 128, c.max_position_embeddings = 131072;
+  return c;
+}
+Choice choice(Subblock s, const char* text) { return parse_choice(s, text, llama_8b()); }
+
+// Oracle: the published size of Llama 3.1 8B, 8,030,261,248 parameters.
+TEST(Costs, ParametersOfLlama8b) {
+  const ModelConfig c = llama_8b();
+  double parameters = outside_parameters(c);
+  for (const BlockChoice& block : teacher_architecture(c))
+    for (Subblock s : {Subblock::attention, Subblock::ffn}) parameters += weight_bytes(block.of(s), c, DType::bf16) / 2;
+  EXPECT_EQ(parameters, 8030261248.0);
+}
+
+// By hand: 8 sequences of 100 + 28 tokens, keys and values of 8 heads of 128, 2 bytes.
+TEST(Costs, KvCacheByHand) {
+  const Scenario s{.name = "s", .input_tokens = 100, .output_tokens = 28, .concurrency = 8, .precision = DType::bf16};
+  const ModelConfig c = llama_8b();
+  EXPECT_EQ(kv_cache_bytes(choice(Subblock::attention, "gqa_8"), c, s), 8.0 * 128 * 2 * 8 * 128 * 2);
+  EXPECT_EQ(kv_cache_bytes(choice(Subblock::attention, "gqa_1"), c, s), 8.0 * 128 * 2 * 1 * 128 * 2);
+  EXPECT_EQ(kv_cache_bytes(choice(Subblock::attention, "window_32"), c, s), 8.0 * 32 * 2 * 8 * 128 * 2);
+  EXPECT_EQ(kv_cache_bytes(choice(Subblock::attention, "linear"), c, s), 0);
+  EXPECT_EQ(kv_cache_bytes(choice(Subblock::ffn, "0.5"), c, s), 0);
+}
+
+TEST(Costs, NoOpIsFree) {
+  const ModelConfig c = llama_8b();
+  EXPECT_EQ(weight_bytes(choice(Subblock::ffn, "no_op"), c, DType::f32), 0);
+  EXPECT_EQ(weight_bytes(choice(Subblock::ffn, "linear"), c, DType::f32), (4096.0 * 4096 + 4096) * 4);
+}
+
+TEST(Costs, TiedHeadIsCountedOnce) {
+  ModelConfig c = llama_8b();
+  const double untied = outside_parameters(c);
+  c.tie_word_embeddings = true;
+  EXPECT_EQ(untied - outside_parameters(c), 128256.0 * 4096);
+}
+
+// A measured time has no oracle, but its order has: nothing for a no_op, more for more work.
+TEST(Measure, TimesGrowWithWork) {
+  ModelConfig c = small_config();
+  c.hidden_size = 256, c.intermediate_size = 2048, c.num_attention_heads = 8, c.num_key_value_heads = 8,
+  c.head_dim = 32;
+  const Scenario s{.name = "s", .input_tokens = 64, .output_tokens = 8, .concurrency = 2, .precision = DType::f32};
+  Context ctx(Context::Options{.threads = 1});
+  const MeasureOptions options;
+  const auto ffn = [&](const char* text) {
+    return measure_subblock(parse_choice(Subblock::ffn, text, c), c, s, options, ctx);
+  };
+  const Runtime none = ffn("no_op"), small = ffn("ffn_64"), large = ffn("ffn_2048");
+  EXPECT_EQ(none.prefill_seconds, 0);
+  EXPECT_EQ(none.decode_seconds, 0);
+  EXPECT_GT(small.prefill_seconds, 0);
+  EXPECT_GT(large.prefill_seconds, small.prefill_seconds);
+  EXPECT_GT(large.decode_seconds, small.decode_seconds);
+  const Runtime attention = measure_subblock(teacher_choice(Subblock::attention, c), c, s, options, ctx);
+  EXPECT_GT(attention.prefill_seconds, 0);
+  EXPECT_GT(attention.decode_seconds, 0);
+  EXPECT_GT(measure_outside(c, s, options, ctx).decode_seconds, 0);
+}
+
+}  // namespace
+}  // namespace tangram

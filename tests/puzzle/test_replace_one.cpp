@@ -1,0 +1,152 @@
+#include "puzzle/replace_one.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "tests/small_model.h"
+
+namespace tangram {
+namespace {
+
+struct Case {
+  Model teacher = small_teacher();
+  Context ctx{Context::Options{.threads = 2}};
+  std::vector<int32_t> tokens, targets, lengths{8, 3, 5};
+  ScoringBatch batch;
+
+  Case() {
+    for (uint64_t i = 0; i < 16; ++i) tokens.push_back(int32_t(random_below(23, 1, 2, i)));
+    for (size_t i = 0; i < 16; ++i) targets.push_back(i == 7 || i == 10 || i == 15 ? -1 : tokens[i + 1]);
+    batch = {tokens, targets, lengths, 8};
+  }
+
+  // A replacement with random weights of its own.
+  LibraryEntry entry(int64_t layer, const char* attention, const char* ffn) {
+    LibraryEntry e{.replacement = {.first_layer = layer, .layer_count = 1, .attention = {}, .ffn = {}},
+                   .attention = {},
+                   .ffn = {},
+                   .memory = {}};
+    auto arena = std::make_shared<Arena>(1 << 20);
+    e.memory.push_back(arena);
+    for (Subblock s : {Subblock::attention, Subblock::ffn}) {
+      const char* name = s == Subblock::attention ? attention : ffn;
+      if (!name) continue;
+      const Choice choice = parse_choice(s, name, teacher.config);
+      e.replacement.of(s) = choice;
+      e.of(s) = make_weights(choice, teacher.config, DType::f32, *arena);
+      if (!choice.variant->no_op) copy(e.of(s)->norm, teacher.blocks[0].attention.norm);
+      uint64_t stream = 40;
+      for (const Weight& w : e.of(s)->params) {
+        for (int64_t i = 0; i < w.values.size(); ++i)
+          w.values.as<float>()[i] = float(0.2 * random_normal(6, stream, uint64_t(i)));
+        ++stream;
+      }
+    }
+    return e;
+  }
+
+  SequenceMetrics naively(const LibraryEntry& e) {
+    Model student = teacher;
+    apply_entry(student, e);
+    const SequenceBatch sequences(teacher.config, lengths);
+    Arena arena(1 << 20);
+    const Tensor of_student = arena.tensor(16, 32, DType::f32), of_teacher = arena.tensor(16, 32, DType::f32);
+    model_hidden(of_student, student, tokens, sequences.view(), ctx);
+    model_hidden(of_teacher, teacher, tokens, sequences.view(), ctx);
+    return sequence_metrics(of_student, student, of_teacher, teacher, batch, ctx);
+  }
+};
+
+// Oracle: the whole student, assembled and run from the embedding on, without anything computed before.
+TEST(ReplaceOne, EqualsTheNaiveComputationBitForBit) {
+  Case c;
+  ReplaceOneScorer scorer(c.teacher, 16, c.ctx);
+  scorer.start_batch(c.batch);
+  for (int64_t layer = 0; layer < 3; ++layer)
+    for (const auto& [attention, ffn] : std::vector<std::pair<const char*, const char*>>{{"gqa_1", nullptr},
+                                                                                         {"linear", nullptr},
+                                                                                         {"no_op", nullptr},
+                                                                                         {"window_2", nullptr},
+                                                                                         {nullptr, "ffn_8"},
+                                                                                         {nullptr, "linear"},
+                                                                                         {nullptr, "no_op"},
+                                                                                         {"no_op", "ffn_48"},
+                                                                                         {"gqa_2", "ffn_4"}}) {
+      const LibraryEntry e = c.entry(layer, attention, ffn);
+      const SequenceMetrics scored = scorer.score(e), naive = c.naively(e);
+      ASSERT_EQ(scored.size(), 2u);
+      EXPECT_EQ(scored, naive) << layer << " " << e.replacement.name();
+      EXPECT_GT(scored[0][size_t(Metric::kl_divergence)], 1e-4) << "a replacement that changes nothing tests nothing";
+    }
+}
+
+TEST(ReplaceOne, TeacherAgreesWithItself) {
+  Case c;
+  ReplaceOneScorer scorer(c.teacher, 16, c.ctx);
+  scorer.start_batch(c.batch);
+  for (const MetricValues& m : scorer.teacher_metrics()) {
+    EXPECT_EQ(m[size_t(Metric::kl_divergence)], 0);
+    EXPECT_EQ(m[size_t(Metric::top_1)], 1);
+    EXPECT_NEAR(m[size_t(Metric::hidden_cosine)], 0, 1e-7);
+    EXPECT_GT(m[size_t(Metric::lm_loss)], 1);
+  }
+}
+
+// Oracle: softmax and logarithms in f64 on the whole logits, token by token.
+TEST(ReplaceOne, MetricsAreMeansOverTokens) {
+  Case c;
+  const LibraryEntry e = c.entry(1, "gqa_1", nullptr);
+  Model student = c.teacher;
+  apply_entry(student, e);
+  const SequenceBatch sequences(c.teacher.config, c.lengths);
+  Arena arena(1 << 20);
+  std::vector<std::vector<double>> log_p[2];
+  for (int which : {0, 1}) {
+    const Model& model = which ? student : c.teacher;
+    const Tensor hidden = arena.tensor(16, 32, DType::f32), logits = arena.tensor(16, 23, DType::f32);
+    model_hidden(hidden, model, c.tokens, sequences.view(), c.ctx);
+    model_logits(logits, model, hidden, c.ctx);
+    for (int64_t n = 0; n < 16; ++n) {
+      double sum = 0;
+      for (int64_t v = 0; v < 23; ++v) sum += std::exp(double(logits.row<float>(n)[v]));
+      std::vector<double> row;
+      for (int64_t v = 0; v < 23; ++v) row.push_back(double(logits.row<float>(n)[v]) - std::log(sum));
+      log_p[which].push_back(row);
+    }
+  }
+  const SequenceMetrics metrics = c.naively(e);
+  for (size_t s = 0; s < 2; ++s) {
+    double kl = 0, loss = 0, with_target = 0, first = 0, fifth = 0;
+    for (size_t n = 8 * s; n < 8 * s + 8; ++n) {
+      const auto &t = log_p[0][n], &p = log_p[1][n];
+      for (size_t v = 0; v < 23; ++v) kl += std::exp(t[v]) * (t[v] - p[v]) / 8;
+      if (c.targets[n] >= 0) loss -= p[size_t(c.targets[n])], ++with_target;
+      const size_t greedy = size_t(std::max_element(t.begin(), t.end()) - t.begin());
+      const auto above = std::count_if(p.begin(), p.end(), [&](double x) { return x > p[greedy]; });
+      first += above < 1, fifth += above < 5;
+    }
+    EXPECT_NEAR(metrics[s][size_t(Metric::kl_divergence)], kl, 1e-5);
+    EXPECT_NEAR(metrics[s][size_t(Metric::lm_loss)], loss / with_target, 1e-5);
+    EXPECT_DOUBLE_EQ(metrics[s][size_t(Metric::top_1)], first / 8);
+    EXPECT_DOUBLE_EQ(metrics[s][size_t(Metric::top_5)], fifth / 8);
+  }
+}
+
+TEST(MeanAndError, ByHand) {
+  // Mean 3; squares of the differences 4 + 1 + 1 + 4 = 10 over 3, over 4: sqrt(10 / 12).
+  const MeanAndError m = mean_and_error(std::vector<double>{1, 2, 4, 5});
+  EXPECT_DOUBLE_EQ(m.mean, 3);
+  EXPECT_NEAR(m.standard_error, std::sqrt(10.0 / 12.0), 1e-15);
+  EXPECT_EQ(mean_and_error(std::vector<double>{7}).standard_error, 0);
+}
+
+TEST(ReplaceOne, RefusesABatchThatIsNoWholeSequences) {
+  Case c;
+  ReplaceOneScorer scorer(c.teacher, 16, c.ctx);
+  c.batch.sequence_length = 5;
+  EXPECT_THROW(scorer.start_batch(c.batch), Error);
+}
+
+}  // namespace
+}  // namespace tangram
