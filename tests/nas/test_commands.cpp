@@ -156,7 +156,7 @@ TEST_F(CommandsTest, UsageIsExplained) {
   EXPECT_EQ(call({"run", config, "--sett", "a=1"}).code, 2);
   EXPECT_EQ(call({"run", config, "--device", "tpu"}).code, 2);
   EXPECT_THAT(call({"run", config, "--device", "cuda"}).err, HasSubstr("--device cuda: "));
-  EXPECT_EQ(call({"--version"}).out, "tangram " TANGRAM_VERSION "\n");
+  EXPECT_THAT(call({"--version"}).out, testing::StartsWith("tangram " TANGRAM_VERSION "\n"));
   const Outcome help = call({"--help"});
   EXPECT_EQ(help.code, 0);
   EXPECT_THAT(help.out, HasSubstr("Make it"));
