@@ -28,7 +28,7 @@ class Context {
   Arena scratch;  ///< for the duration of one operation: take an ArenaScope first
   const std::unique_ptr<MatmulCache> matmuls;
   int64_t matmul_calls = 0;       ///< matrix products issued so far; tests count them
-  double matmul_flops = 0;   ///< their operations, 2 M N K each; benchmarks divide by them
+  double matmul_flops = 0;        ///< their operations, 2 M N K each; benchmarks divide by them
   Communicator* tensor_parallel;  ///< never null; of size 1 unless set
 };
 
