@@ -142,15 +142,15 @@ struct SearchConfig {
 /// file, line, key, what was found and what is allowed.
 SearchConfig read_search_config(const std::filesystem::path& path, std::span<const std::string> overrides = {});
 
-/// read_config of a text, with no default for run_dir. Relative paths are relative to `folder`; `name` stands for the
-/// text in messages.
+/// read_search_config of a text, with no default for run_dir. Relative paths are relative to `folder`; `name` stands
+/// for the text in messages.
 SearchConfig parse_config(std::string_view text, const std::string& name, const std::filesystem::path& folder,
                           std::span<const std::string> overrides = {});
 
 /// Throws Error naming place and key of a teacher or text that is not there.
 void check_inputs(const SearchConfig& config);
 
-/// The config in effect as YAML that read_config reads back; paths are written relative to `folder`.
+/// The config in effect as YAML that read_search_config reads back; paths are written relative to `folder`.
 std::string write_config(const SearchConfig& config, const std::filesystem::path& folder);
 
 /// The text of every top-level key but run_dir, defaults too, with paths replaced by the fingerprint of what they name.

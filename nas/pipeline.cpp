@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <chrono>
 
+#include "blocks/file.h"
 #include "nas/digest.h"
 #include "nas/stages.h"
 #include "nas/units.h"
@@ -57,7 +58,7 @@ std::vector<StageResult> run_pipeline(std::span<const Stage> all, const SearchCo
   Digest teacher;
   teacher.add(sections.at("teacher"));
   RunDirectory run(config.run_dir, teacher.text());
-  write_file(run.root / "config.yaml", write_config(config, run.root));
+  write_file_atomically(run.root / "config.yaml", write_config(config, run.root));
 
   std::vector<StageResult> results;
   for (const Stage& stage : stages) {

@@ -11,6 +11,7 @@
 #include <optional>
 #include <sstream>
 
+#include "blocks/file.h"
 #include "kernels/error.h"
 #include "nas/digest.h"
 
@@ -80,7 +81,7 @@ void check_teacher(const fs::path& root, const std::string& teacher_digest) {
   const fs::path path = root / "run.json";
   const std::optional<nlohmann::json> json = read_json(path);
   if (!json) {
-    write_file(path, nlohmann::json{{"teacher", teacher_digest}}.dump(2) + "\n");
+    write_file_atomically(path, nlohmann::json{{"teacher", teacher_digest}}.dump(2) + "\n");
     return;
   }
   if (json->value("teacher", nlohmann::json()) != teacher_digest)
@@ -105,26 +106,6 @@ void check_ours(const fs::path& root) {
 }
 
 }  // namespace
-
-void write_file(const fs::path& path, std::string_view content) {
-  const fs::path temporary = path.string() + ".tmp";
-  {
-    const FileDescriptor file{open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644)};
-    if (file.fd < 0) throw system_error(temporary);
-    while (!content.empty()) {
-      const ssize_t written = write(file.fd, content.data(), content.size());
-      if (written < 0 && errno == EINTR) continue;
-      if (written < 0) throw system_error(temporary);
-      content.remove_prefix(static_cast<size_t>(written));
-    }
-    if (fsync(file.fd) != 0) throw system_error(temporary);
-  }
-  if (rename(temporary.c_str(), path.c_str()) != 0) throw system_error(path);
-  // The rename itself is on disk only when the folder is.
-  const fs::path folder = path.has_parent_path() ? path.parent_path() : ".";
-  const FileDescriptor parent{open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)};
-  if (parent.fd < 0 || fsync(parent.fd) != 0) throw system_error(folder);
-}
 
 RunDirectory::RunDirectory(const fs::path& folder, const std::string& teacher_digest) : root(folder) {
   std::error_code error;
@@ -176,7 +157,7 @@ fs::path RunDirectory::begin(std::string_view stage, const std::string& inputs) 
   if (!same) {
     fs::remove_all(work);
     fs::create_directories(work);
-    write_file(marker, nlohmann::json{{"inputs", inputs}}.dump(2) + "\n");
+    write_file_atomically(marker, nlohmann::json{{"inputs", inputs}}.dump(2) + "\n");
   }
   return work;
 }
@@ -190,7 +171,7 @@ void RunDirectory::complete(std::string_view stage, const std::string& inputs, s
   }
   const nlohmann::ordered_json record = {
       {"stage", stage}, {"inputs", inputs}, {"output", output.text()}, {"files", files}};
-  write_file(record_path(stage), record.dump(2) + "\n");
+  write_file_atomically(record_path(stage), record.dump(2) + "\n");
   fs::remove_all(work_path(stage));
 }
 

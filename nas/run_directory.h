@@ -7,10 +7,6 @@
 
 namespace tangram {
 
-/// Writes `content` to a temporary file beside `path`, syncs it and renames it: at any time the whole old content or
-/// the whole new one stands at `path`, whatever is killed. Throws Error naming the file and the reason.
-void write_file(const std::filesystem::path& path, std::string_view content);
-
 /// Empty if a run directory's `stage` is complete and its files are there; else "not run yet", "not complete yet",
 /// "<file> is gone" or "<record> is damaged". Looks without taking hold of the directory.
 std::string reason_incomplete(const std::filesystem::path& root, std::string_view stage);

@@ -6,6 +6,8 @@
 
 #include "nas/commands.h"
 
+#include "blocks/file.h"
+
 namespace tangram {
 namespace {
 
@@ -18,14 +20,14 @@ void append(const fs::path& path, const std::string& text) { std::ofstream(path,
 /// A stage that notes that it ran, and reads and writes one file.
 std::vector<fs::path> run_make(const StageInput& in) {
   append(in.run_dir / "ran.log", "make ");
-  write_file(in.run_dir / "made", fmt::format("{}", in.config.distill.training.tokens / 1'000'000));
+  write_file_atomically(in.run_dir / "made", fmt::format("{}", in.config.distill.training.tokens / 1'000'000));
   return {in.run_dir / "made"};
 }
 
 std::vector<fs::path> run_use(const StageInput& in) {
   append(in.run_dir / "ran.log", "use ");
   if (in.config.seed == 13) throw Error("infeasible: no student keeps memory 1 GiB", Failure::infeasible);
-  write_file(in.run_dir / "used", "done");
+  write_file_atomically(in.run_dir / "used", "done");
   return {in.run_dir / "used"};
 }
 

@@ -145,39 +145,6 @@ TEST_F(RunDirectoryTest, HalfWrittenFilesGo) {
   EXPECT_EQ(content_of(root / "library/0-1/ffn-linear.safetensors"), "whole");
 }
 
-TEST_F(RunDirectoryTest, AKillWhileWritingLeavesOneWholeContent) {
-  const std::string first(200'000, 'a'), second(100'000, 'b');
-  fs::create_directories(root);
-  for (int round = 0; round < 10; ++round) {
-    write_file(root / "record", first);
-    const pid_t child = fork();
-    if (child == 0)
-      for (int i = 0;; ++i) write_file(root / "record", i % 2 == 0 ? second : first);
-    usleep(static_cast<useconds_t>(500 + 1700 * round));
-    kill(child, SIGKILL);
-    waitpid(child, nullptr, 0);
-    const std::string content = content_of(root / "record");
-    EXPECT_TRUE(content == first || content == second) << content.size();
-  }
-}
-
-TEST_F(RunDirectoryTest, AFullDiskKeepsTheOldContentAndIsNamed) {
-  fs::create_directories(root);
-  write_file(root / "record", "old");
-  const pid_t child = fork();
-  if (child == 0) {
-    signal(SIGXFSZ, SIG_IGN);
-    const rlimit limit = {1000, 1000};
-    setrlimit(RLIMIT_FSIZE, &limit);
-    const std::string message = message_of([&] { write_file(root / "record", std::string(5000, 'x')); });
-    _exit(message == (root / "record.tmp").string() + ": File too large" ? 0 : 1);
-  }
-  int status = 0;
-  waitpid(child, &status, 0);
-  EXPECT_EQ(status, 0);
-  EXPECT_EQ(content_of(root / "record"), "old");
-}
-
 TEST_F(RunDirectoryTest, FingerprintsTellContentsAndNames) {
   write("a", "x");
   write("b", "x");
