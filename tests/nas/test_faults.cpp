@@ -1,7 +1,9 @@
-// A run that is killed (SIGKILL) in the middle of every stage and called again ends with the bytes of one that was not.
+// Runs of the whole binary that go wrong: killed (SIGKILL) in the middle of every stage, on a full disk, under limits
+// that nothing can meet. Called again, they end with the bytes of a run to which nothing happened.
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -69,10 +71,15 @@ checkpoint: 1 ms
     if (pipe(ends) != 0) throw Error("pipe");
     const pid_t child = fork();
     if (child == 0) {
+      if (file_bytes_at_most > 0) {
+        signal(SIGXFSZ, SIG_IGN);
+        const rlimit limit = {file_bytes_at_most, file_bytes_at_most};
+        setrlimit(RLIMIT_FSIZE, &limit);
+      }
       dup2(ends[1], 1), dup2(ends[1], 2);
       close(ends[0]), close(ends[1]);
       execl(TANGRAM_BINARY, "tangram", "run", (folder_ / "search.yaml").c_str(), "--run-dir",
-            (folder_ / run_dir).c_str(), nullptr);
+            (folder_ / run_dir).c_str(), "--set", setting.c_str(), nullptr);
       _exit(127);
     }
     close(ends[1]);
@@ -95,11 +102,15 @@ checkpoint: 1 ms
     waitpid(child, &status_, 0);
     return printed;
   }
+  std::string setting = "seed=0";  // of the next runs
+  rlim_t file_bytes_at_most = 0;   // no file of the next runs may grow beyond: a full disk, but for the errno
+
   // How long a stage took in the first run that was not killed.
   std::chrono::microseconds duration(const std::string& stage) const {
     return std::chrono::duration_cast<std::chrono::microseconds>(ended_.at(stage) - began_.at(stage));
   }
-  bool succeeded() const { return WIFEXITED(status_) && WEXITSTATUS(status_) == 0; }
+  int exit_code() const { return WIFEXITED(status_) ? WEXITSTATUS(status_) : -1; }
+  bool succeeded() const { return exit_code() == 0; }
 
   // Every artefact that does not depend on measured times, by its path.
   std::map<std::string, std::string> artefacts(const std::string& run_dir) const {
@@ -152,6 +163,36 @@ TEST(Run, SecondCallRepeatsNothing) {
   for (const char* stage :
        {"prepare", "distill", "score", "measure", "search", "uptrain", "evaluate", "export", "report"})
     EXPECT_NE(again.find(std::string(stage) + ": complete"), std::string::npos) << stage << "\n" << again;
+}
+
+TEST(Run, LimitsThatNothingMeetsAreAnAnswer) {
+  Search search;
+  search.setting = "constraints.memory=1%";
+  const std::string printed = search.run("run");
+  EXPECT_EQ(search.exit_code(), 3) << printed;
+  EXPECT_NE(printed.find("memory (s): at most"), std::string::npos) << printed;
+  EXPECT_NE(printed.find("the least attainable by any student is"), std::string::npos) << printed;
+  // What was finished stays, and another limit needs only the search and what follows it.
+  search.setting = "constraints.memory=80%";
+  const std::string again = search.run("run");
+  EXPECT_TRUE(search.succeeded()) << again;
+  EXPECT_NE(again.find("measure: complete"), std::string::npos) << again;
+}
+
+TEST(Run, AFullDiskIsNamedAndCostsOnlyTheStageAtWork) {
+  Search search;
+  search.run("whole");
+  ASSERT_TRUE(search.succeeded());
+  search.file_bytes_at_most = 100'000;  // less than a checkpoint of all variants
+  const std::string printed = search.run("full");
+  EXPECT_EQ(search.exit_code(), 1) << printed;
+  EXPECT_NE(printed.find("File too large"), std::string::npos) << printed;
+  search.file_bytes_at_most = 0;
+  const std::string again = search.run("full");
+  ASSERT_TRUE(search.succeeded()) << again;
+  EXPECT_NE(again.find("prepare: complete"), std::string::npos) << again;
+  const auto expected = search.artefacts("whole"), found = search.artefacts("full");
+  EXPECT_TRUE(found == expected);
 }
 
 }  // namespace
