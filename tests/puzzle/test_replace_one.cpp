@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <set>
 
 #include "tests/small_model.h"
 
@@ -93,44 +94,53 @@ TEST(ReplaceOne, TeacherAgreesWithItself) {
   }
 }
 
-// Oracle: softmax and logarithms in f64 on the whole logits, token by token.
-TEST(ReplaceOne, MetricsAreMeansOverTokens) {
-  Case c;
-  const LibraryEntry e = c.entry(1, "gqa_1", nullptr);
-  Model student = c.teacher;
-  apply_entry(student, e);
+// log p[n,v] of every token, in f64 from the whole logits.
+std::vector<std::vector<double>> log_probabilities(Case& c, const Model& model) {
   const SequenceBatch sequences(c.teacher.config, c.lengths);
   Arena arena(1 << 20);
-  std::vector<std::vector<double>> log_p[2];
-  for (int which : {0, 1}) {
-    const Model& model = which ? student : c.teacher;
-    const Tensor hidden = arena.tensor(16, 32, DType::f32), logits = arena.tensor(16, 23, DType::f32);
-    model_hidden(hidden, model, c.tokens, sequences.view(), c.ctx);
-    model_logits(logits, model, hidden, c.ctx);
-    for (int64_t n = 0; n < 16; ++n) {
-      double sum = 0;
-      for (int64_t v = 0; v < 23; ++v) sum += std::exp(double(logits.row<float>(n)[v]));
-      std::vector<double> row;
-      for (int64_t v = 0; v < 23; ++v) row.push_back(double(logits.row<float>(n)[v]) - std::log(sum));
-      log_p[which].push_back(row);
-    }
+  const Tensor hidden = arena.tensor(16, 32, DType::f32), logits = arena.tensor(16, 23, DType::f32);
+  model_hidden(hidden, model, c.tokens, sequences.view(), c.ctx);
+  model_logits(logits, model, hidden, c.ctx);
+  std::vector<std::vector<double>> log_p;
+  for (int64_t n = 0; n < 16; ++n) {
+    double sum = 0;
+    for (int64_t v = 0; v < 23; ++v) sum += std::exp(double(logits.row<float>(n)[v]));
+    std::vector<double>& row = log_p.emplace_back();
+    for (int64_t v = 0; v < 23; ++v) row.push_back(double(logits.row<float>(n)[v]) - std::log(sum));
   }
-  const SequenceMetrics metrics = c.naively(e);
-  for (size_t s = 0; s < 2; ++s) {
-    double kl = 0, loss = 0, with_target = 0, first = 0, fifth = 0;
-    for (size_t n = 8 * s; n < 8 * s + 8; ++n) {
-      const auto &t = log_p[0][n], &p = log_p[1][n];
-      for (size_t v = 0; v < 23; ++v) kl += std::exp(t[v]) * (t[v] - p[v]) / 8;
-      if (c.targets[n] >= 0) loss -= p[size_t(c.targets[n])], ++with_target;
-      const size_t greedy = size_t(std::max_element(t.begin(), t.end()) - t.begin());
-      const auto above = std::count_if(p.begin(), p.end(), [&](double x) { return x > p[greedy]; });
-      first += above < 1, fifth += above < 5;
+  return log_p;
+}
+
+TEST(ReplaceOne, MetricsAreMeansOverTokens) {
+  Case c;
+  const auto of_teacher = log_probabilities(c, c.teacher);
+  std::set<int64_t> ranks;
+  for (int64_t layer = 0; layer < 3; ++layer)
+    for (const char* ffn : {"linear", "no_op", "ffn_4"}) {
+      const LibraryEntry e = c.entry(layer, "no_op", ffn);
+      Model student = c.teacher;
+      apply_entry(student, e);
+      const auto of_student = log_probabilities(c, student);
+      const SequenceMetrics metrics = c.naively(e);
+      for (size_t s = 0; s < 2; ++s) {
+        double kl = 0, loss = 0, with_target = 0, first = 0, fifth = 0, tenth = 0;
+        for (size_t n = 8 * s; n < 8 * s + 8; ++n) {
+          const auto &t = of_teacher[n], &p = of_student[n];
+          for (size_t v = 0; v < 23; ++v) kl += std::exp(t[v]) * (t[v] - p[v]) / 8;
+          if (c.targets[n] >= 0) loss -= p[size_t(c.targets[n])], ++with_target;
+          const size_t greedy = size_t(std::max_element(t.begin(), t.end()) - t.begin());
+          const int64_t rank = std::count_if(p.begin(), p.end(), [&](double x) { return x > p[greedy]; });
+          ranks.insert(rank);
+          first += rank < 1, fifth += rank < 5, tenth += rank < 10;
+        }
+        EXPECT_NEAR(metrics[s][size_t(Metric::kl_divergence)], kl, 1e-5);
+        EXPECT_NEAR(metrics[s][size_t(Metric::lm_loss)], loss / with_target, 1e-5);
+        EXPECT_DOUBLE_EQ(metrics[s][size_t(Metric::top_1)], first / 8);
+        EXPECT_DOUBLE_EQ(metrics[s][size_t(Metric::top_5)], fifth / 8);
+        EXPECT_DOUBLE_EQ(metrics[s][size_t(Metric::top_10)], tenth / 8);
+      }
     }
-    EXPECT_NEAR(metrics[s][size_t(Metric::kl_divergence)], kl, 1e-5);
-    EXPECT_NEAR(metrics[s][size_t(Metric::lm_loss)], loss / with_target, 1e-5);
-    EXPECT_DOUBLE_EQ(metrics[s][size_t(Metric::top_1)], first / 8);
-    EXPECT_DOUBLE_EQ(metrics[s][size_t(Metric::top_5)], fifth / 8);
-  }
+  for (int64_t edge : {0, 1, 4, 5, 9, 10}) EXPECT_TRUE(ranks.count(edge)) << "no token has rank " << edge;
 }
 
 TEST(MeanAndError, ByHand) {
