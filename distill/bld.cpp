@@ -122,14 +122,14 @@ void BldTrainer::lay_out(Arena& state) {
       else
         layer.ffn.students.push_back({.index = i, .choice = *r.ffn, .params = {}, .grads = {}, .trainable = {}});
     }
-    lay_out_group(layer.attention, l, state);
-    lay_out_group(layer.ffn, l, state);
-    for (Pair& pair : layer.pairs) lay_out_pair(pair, l, state);
+    lay_out_group(layer.attention, state);
+    lay_out_group(layer.ffn, state);
+    for (Pair& pair : layer.pairs) lay_out_pair(pair, state);
     layers_.push_back(std::move(layer));
   }
 }
 
-void BldTrainer::lay_out_group(Group& group, int64_t, Arena& state) {
+void BldTrainer::lay_out_group(Group& group, Arena& state) {
   const ModelConfig& config = teacher_.config;
   int64_t rows = 0;
   for (Student& s : group.students) {
@@ -151,7 +151,7 @@ void BldTrainer::lay_out_group(Group& group, int64_t, Arena& state) {
   }
 }
 
-void BldTrainer::lay_out_pair(Pair& pair, int64_t, Arena& state) {
+void BldTrainer::lay_out_pair(Pair& pair, Arena& state) {
   const Replacement& r = replacements_[pair.index];
   pair.trainable.name = trainable_name(r);
   for (Subblock sub : {Subblock::attention, Subblock::ffn}) {

@@ -66,8 +66,8 @@ class BldTrainer {
   struct Layer;    // all students of one teacher layer
 
   void lay_out(Arena& state);
-  void lay_out_group(Group& group, int64_t layer, Arena& state);
-  void lay_out_pair(Pair& pair, int64_t layer, Arena& state);
+  void lay_out_group(Group& group, Arena& state);
+  void lay_out_pair(Pair& pair, Arena& state);
   int64_t plan_work();
   void start_layer(Layer& layer, Arena& work);
   void initialise(Layer& layer, const LayerStatistics& statistics);

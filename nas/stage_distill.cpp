@@ -13,13 +13,9 @@ std::vector<std::filesystem::path> run_distill(const StageInput& in) {
   for (const Replacement& r : all_replacements(search_space(in.config, teacher.config), teacher.config))
     if (needs_training(r, teacher.config)) replacements.push_back(r);
 
-  BldOptions options;
+  BldOptions options = trainer_options<BldOptions>(training);
   options.target = in.config.distill.target;
   options.init = in.config.distill.init;
-  options.optimiser = training.optimiser;
-  options.schedule = schedule_of(training);
-  options.batch_tokens = training.batch_tokens / training.micro_batches;
-  options.micro_batches = training.micro_batches;
   options.seed = in.config.seed;
   BldTrainer trainer(
       teacher, replacements, options,

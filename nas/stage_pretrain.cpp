@@ -22,12 +22,8 @@ std::vector<std::filesystem::path> run_pretrain(const StageInput& in) {
   const TokenDataset tokens =
       load_tokens(in.config, in.run_dir, /*validation=*/false, static_cast<float>(pretrain.prompt_weight));
   Model model = make_untrained_model(config, training.dtype, in.config.seed);
-  GkdOptions options;
+  GkdOptions options = trainer_options<GkdOptions>(training);
   options.loss = {.cosine = 0, .kl = 0, .cross_entropy = 1};
-  options.optimiser = training.optimiser;
-  options.schedule = schedule_of(training);
-  options.batch_tokens = training.batch_tokens / training.micro_batches;
-  options.micro_batches = training.micro_batches;
   GkdTrainer trainer(model, nullptr, options, in.ctx);
 
   LossCurve curve{.columns = {"cross_entropy", "gradient_norm"}, .values = {}};

@@ -17,12 +17,8 @@ void uptrain_student(const StageInput& in, const Model& teacher, const ChosenArc
   if (exists(folder) && exists(finished)) return;
   const TrainingConfig& training = in.config.uptrain.training;
   Model student = copy_model(assemble(teacher, chosen.replacements, library_dir(in.run_dir)), training.dtype);
-  GkdOptions options;
+  GkdOptions options = trainer_options<GkdOptions>(training);
   options.loss = in.config.uptrain.loss;
-  options.optimiser = training.optimiser;
-  options.schedule = schedule_of(training);
-  options.batch_tokens = training.batch_tokens / training.micro_batches;
-  options.micro_batches = training.micro_batches;
   GkdTrainer trainer(student, &teacher, options, in.ctx);
 
   LossCurve curve{.columns = {"cosine", "kl", "cross_entropy", "gradient_norm"}, .values = {}};

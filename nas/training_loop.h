@@ -38,6 +38,17 @@ void write_curve(const std::filesystem::path& path, const LossCurve& curve);
 /// What a training section of a config means: its schedule, its optimiser steps, and the micro-batches of one of them.
 Schedule schedule_of(const TrainingConfig& config);
 int64_t steps_of(const TrainingConfig& config);
+
+/// The options of a trainer (BldOptions, GkdOptions) that a training section gives.
+template <class Options>
+Options trainer_options(const TrainingConfig& config) {
+  Options options;
+  options.optimiser = config.optimiser;
+  options.schedule = schedule_of(config);
+  options.batch_tokens = config.batch_tokens / config.micro_batches;
+  options.micro_batches = config.micro_batches;
+  return options;
+}
 std::vector<Batch> batches_of_step(const TokenDataset& dataset, const TrainingConfig& config, uint64_t seed,
                                    int64_t step);
 
