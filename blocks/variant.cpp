@@ -41,9 +41,11 @@ static std::optional<T> parse_number(std::string_view text) {
 /// The FFN width that a ratio of the teacher's stands for.
 static int64_t width_of_ratio(double ratio, const ModelConfig& config) {
   if (!(ratio > 0 && ratio <= 1)) throw bad_input("an FFN ratio is above 0 and at most 1, not {}", ratio);
-  const int64_t multiple = config.intermediate_size % 256 == 0 ? 256 : 4;
-  const auto rounded = static_cast<int64_t>(std::llround(ratio * double(config.intermediate_size) / double(multiple)));
-  return ratio == 1 ? config.intermediate_size : std::max<int64_t>(rounded, 1) * multiple;
+  const int64_t width = config.intermediate_size;
+  int64_t multiple = 256;
+  while (multiple > 4 && (width % multiple != 0 || width < 16 * multiple)) multiple /= 2;
+  const auto rounded = static_cast<int64_t>(std::llround(ratio * double(width) / double(multiple)));
+  return ratio == 1 ? width : std::max<int64_t>(rounded, 1) * multiple;
 }
 
 Choice parse_choice(Subblock subblock, std::string_view text, const ModelConfig& config) {

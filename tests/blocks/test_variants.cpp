@@ -295,6 +295,9 @@ TEST(ParseChoice, RatiosRoundToServableWidths) {
   EXPECT_EQ(parse_choice(Subblock::ffn, "0.5", config).name(), "ffn_7168");
   EXPECT_EQ(parse_choice(Subblock::ffn, "0.1", config).name(), "ffn_1536");  // 1433.6 / 256 = 5.6
   EXPECT_EQ(parse_choice(Subblock::ffn, "1.0", config).name(), "ffn_14336");
+  config.intermediate_size = 256;
+  EXPECT_EQ(parse_choice(Subblock::ffn, "0.75", config).name(), "ffn_192");
+  EXPECT_EQ(parse_choice(Subblock::ffn, "0.1", config).name(), "ffn_32");  // 1.6 sixteens
   config.intermediate_size = 172;
   EXPECT_EQ(parse_choice(Subblock::ffn, "0.5", config).name(), "ffn_88");  // 21.5 rounds up to 22 fours
 }
