@@ -314,11 +314,15 @@ std::map<std::string, std::string> config_sections(const SearchConfig& config) {
   SearchConfig without_run_dir = config;
   without_run_dir.run_dir.clear();
   std::map<std::string, std::string> sections;
-  std::string* section = nullptr;
+  std::string top, path;
   std::istringstream lines(write(without_run_dir, fingerprint));
   for (std::string line; std::getline(lines, line);) {
-    if (!line.starts_with(' ')) section = &sections[line.substr(0, line.find(':'))];
-    *section += line + '\n';
+    const size_t depth = line.find_first_not_of(' ') / 2;
+    const std::string key = line.substr(2 * depth, line.find(':') - 2 * depth);
+    if (depth == 0) top = path = key;
+    if (depth == 1) path = top + '.' + key;
+    sections[top] += line + '\n';
+    if (depth > 0) sections[path] += line + '\n';
   }
   return sections;
 }

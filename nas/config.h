@@ -153,7 +153,8 @@ void check_inputs(const SearchConfig& config);
 /// The config in effect as YAML that read_search_config reads back; paths are written relative to `folder`.
 std::string write_config(const SearchConfig& config, const std::filesystem::path& folder);
 
-/// The text of every top-level key but run_dir, defaults too, with paths replaced by the fingerprint of what they name.
+/// The text of every top-level key but run_dir, and of every key of a section under `section.key`; defaults too, with
+/// paths replaced by the fingerprint of what they name.
 /// What a stage makes depends on nothing else of the config than the texts of the keys it reads.
 std::map<std::string, std::string> config_sections(const SearchConfig& config);
 

@@ -37,15 +37,17 @@ std::string input_digest(const Stage& stage, const Sections& sections, const Run
   return digest.text();
 }
 
-/// The first of the stages that `stage` reads from, directly or not, that has to run; null if there is none.
-const Stage* missing_predecessor(const Stage& stage, std::span<const Stage> stages, const Sections& sections,
-                                 const RunDirectory& run) {
+/// Throws Error (bad_input) naming the first of the stages that `stage` reads from, directly or not, that has to run.
+void check_predecessors(const Stage& stage, std::string_view asked, std::span<const Stage> stages,
+                        const Sections& sections, const RunDirectory& run) {
   for (const Stage& earlier : stages) {
     if (std::find(stage.after.begin(), stage.after.end(), earlier.name) == stage.after.end()) continue;
-    if (const Stage* missing = missing_predecessor(earlier, stages, sections, run)) return missing;
-    if (!run.reason_to_run(earlier.name, input_digest(earlier, sections, run)).empty()) return &earlier;
+    check_predecessors(earlier, asked, stages, sections, run);
+    const std::string reason = run.reason_to_run(earlier.name, input_digest(earlier, sections, run));
+    if (!reason.empty())
+      throw bad_input("{}: {} reads what {} makes, and {} is to run first ({}): tangram {} CONFIG.yaml",
+                      run.root.string(), asked, earlier.name, earlier.name, reason, earlier.name);
   }
-  return nullptr;
 }
 
 }  // namespace
@@ -63,9 +65,7 @@ std::vector<StageResult> run_pipeline(std::span<const Stage> all, const SearchCo
   std::vector<StageResult> results;
   for (const Stage& stage : stages) {
     if (!options.only.empty() && stage.name != options.only) continue;
-    if (const Stage* missing = missing_predecessor(stage, stages, sections, run))
-      throw bad_input("{}: {} reads what {} makes, and that is to be run first: tangram {} CONFIG.yaml",
-                      run.root.string(), stage.name, missing->name, missing->name);
+    check_predecessors(stage, stage.name, stages, sections, run);
     const std::string inputs = input_digest(stage, sections, run);
     const std::string reason = run.reason_to_run(stage.name, inputs);
     if (reason.empty() && !options.again) {

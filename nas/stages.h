@@ -24,7 +24,7 @@ struct StageInput {
 /// exactly when one of those has changed.
 struct Stage {
   std::string_view name, summary;
-  std::vector<std::string_view> keys;   ///< top-level keys of the config that its result depends on
+  std::vector<std::string_view> keys;   ///< of the config (`seed`, `distill.dtype`) that its result depends on
   std::vector<std::string_view> after;  ///< the stages whose files it reads
   /// Does the work, from the last checkpoint in `work` if there is one, and returns the files and folders it wrote
   /// below `run_dir`.

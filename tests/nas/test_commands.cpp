@@ -114,8 +114,9 @@ TEST_F(CommandsTest, AStageRunsAgainExactlyWhenItsInputsChange) {
 TEST_F(CommandsTest, AStageVerbNeedsItsPredecessors) {
   const Outcome early = call({"use", config});
   EXPECT_EQ(early.code, 2);
-  EXPECT_EQ(early.err, "tangram: " + (folder / "run").string() +
-                           ": use reads what make makes, and that is to be run first: tangram make CONFIG.yaml\n");
+  EXPECT_EQ(early.err,
+            "tangram: " + (folder / "run").string() +
+                ": use reads what make makes, and make is to run first (not run yet): tangram make CONFIG.yaml\n");
   EXPECT_EQ(call({"make", config}).code, 0);
   EXPECT_EQ(call({"use", config}).code, 0);
   EXPECT_EQ(ran(), "make use ");

@@ -221,6 +221,9 @@ TEST(Config, SectionsChangeWithTheFilesTheyName) {
   EXPECT_NE(sections("seed: 1\n").at("seed"), before.at("seed"));
   EXPECT_EQ(sections("seed: 1\n").at("data"), before.at("data"));
   EXPECT_EQ(before.at("teacher").find("/"), std::string::npos);
+  EXPECT_EQ(before.at("distill.dtype"), "  dtype: f32\n");
+  EXPECT_NE(sections("distill: {dtype: bf16}\n").at("distill.dtype"), before.at("distill.dtype"));
+  EXPECT_EQ(sections("distill: {tokens: 1e6}\n").at("distill.dtype"), before.at("distill.dtype"));
   std::ofstream(folder / "a") << "other";
   EXPECT_NE(sections("").at("data"), before.at("data"));
   EXPECT_EQ(sections("").at("teacher"), before.at("teacher"));
