@@ -1,7 +1,7 @@
 #include "blocks/checkpoint.h"
 #include "blocks/file.h"
+#include "blocks/untrained_model.h"
 #include "distill/gkd.h"
-#include "distill/pretrain.h"
 #include "nas/run_files.h"
 #include "nas/stages.h"
 #include "nas/training_loop.h"
@@ -21,7 +21,7 @@ std::vector<std::filesystem::path> run_pretrain(const StageInput& in) {
   const TrainingConfig& training = pretrain.training;
   const TokenDataset tokens =
       load_tokens(in.config, in.run_dir, /*validation=*/false, static_cast<float>(pretrain.prompt_weight));
-  Model model = make_untrained_model(config, training.dtype, in.config.seed);
+  Model model = make_untrained_model(config, teacher_architecture(config), training.dtype, in.config.seed);
   GkdOptions options = trainer_options<GkdOptions>(training);
   options.loss = {.cosine = 0, .kl = 0, .cross_entropy = 1};
   GkdTrainer trainer(model, nullptr, options, in.ctx);

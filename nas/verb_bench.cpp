@@ -3,7 +3,9 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 
+#include "blocks/config_json.h"
 #include "blocks/generate.h"
+#include "blocks/untrained_model.h"
 #include "kernels/peak.h"
 #include "nas/model_options.h"
 #include "nas/model_verbs.h"
@@ -17,6 +19,7 @@ constexpr int kPrefillRepeats = 3;
 
 struct Options {
   ModelOptions model;
+  bool untrained = false;  ///< random weights, of which speed does not depend
   int64_t prompt_tokens = 512, output_tokens = 64, batch = 1;
 };
 
@@ -159,12 +162,20 @@ void print(const VerbInput& in, const Options& o, const Model& model, int thread
   fmt::print(in.out, "bound: this machine's measured matmul rate for prefill, memory read rate for decode\n");
 }
 
+Model bench_model(const Options& o) {
+  if (!o.untrained) return load_model(o.model);
+  const ModelDescription description = read_config(o.model.folder);
+  return make_untrained_model(description.config, description.architecture,
+                              o.model.dtype == "bf16" ? DType::bf16 : DType::f32, 0);
+}
+
 void run_bench(const Options& o, const VerbInput& in) {
   if (o.batch * (o.prompt_tokens + o.output_tokens + 1) > INT32_MAX)
     throw bad_input("{} sequences of {} + {} tokens are more than {} together", o.batch, o.prompt_tokens,
                     o.output_tokens, INT32_MAX);
   Context ctx(Context::Options{.threads = in.threads});
-  const Model model = load_model(o.model);
+  in.console.status(o.untrained ? "bench: random weights" : "bench: loading");
+  const Model model = bench_model(o);
   Bench bench(model, o, ctx);
   in.console.status("bench: prefill");
   std::vector<Phase> phases{bench.prefill()};
@@ -179,6 +190,7 @@ void run_bench(const Options& o, const VerbInput& in) {
 std::function<void(const VerbInput&)> add_bench(CLI::App& app) {
   const auto o = std::make_shared<Options>();
   add_model_options(app, o->model);
+  app.add_flag("--untrained", o->untrained, "Random weights: FOLDER needs no more than a config.json");
   add_count(app, "--prompt-tokens", o->prompt_tokens, 1, "Tokens of each prompt");
   add_count(app, "--output-tokens", o->output_tokens, 1, "Decode steps");
   add_count(app, "--batch", o->batch, 1, "Sequences at a time");

@@ -7,9 +7,11 @@
 #include <cstdio>
 #include <string>
 
+#include "blocks/untrained_model.h"
 #include "distill/bld.h"
 #include "kernels/peak.h"
 #include "kernels/random.h"
+#include "tests/benchmarks/peer.h"
 
 namespace tangram {
 namespace {
@@ -23,21 +25,6 @@ ModelConfig layer_config() {
   return c;
 }
 
-Model random_teacher(const ModelConfig& config, DType dtype) {
-  Model model = make_model(config, teacher_architecture(config), dtype);
-  uint64_t stream = 0;
-  for (const NamedTensor& t : named_tensors(model)) {
-    const double deviation = t.tensor.rows == 1 ? 0 : 1 / std::sqrt(double(t.tensor.cols));
-    const float mean = t.tensor.rows == 1 ? 1 : 0;
-    dispatch(dtype, [&]<class T>() {
-      for (int64_t i = 0; i < t.tensor.size(); ++i)
-        t.tensor.as<T>()[i] = T(mean + float(deviation * random_normal(1, stream, uint64_t(i))));
-    });
-    ++stream;
-  }
-  return model;
-}
-
 // Forward 2 products of T^2 / 2 (causal) D each, twice the operations; backward 2.5 times that (5 products).
 double attention_flops(const ModelConfig& c, bool backward) {
   const double forward = 2.0 * 2 * (double(kLength) * double(kLength) / 2) * double(c.head_dim * c.num_attention_heads);
@@ -47,7 +34,7 @@ double attention_flops(const ModelConfig& c, bool backward) {
 void run(DType dtype) {
   Context ctx;
   const ModelConfig config = layer_config();
-  const Model teacher = random_teacher(config, dtype);
+  const Model teacher = make_untrained_model(config, teacher_architecture(config), dtype, 1);
   std::vector<Replacement> replacements;
   int softmax_variants = 0;
   for (const char* name : {"gqa_2", "gqa_1", "linear"}) {
@@ -85,6 +72,7 @@ void run(DType dtype) {
       "bld step %-4s  %7.1f ms  %6.1f GFLOP  %6.1f GFLOP/s  bound %6.1f  fraction %.3f  %.0f tokens/s  %.0f MiB\n",
       std::string(name_of(dtype)).c_str(), seconds * 1e3, flops / 1e9, flops / seconds / 1e9, peak,
       flops / seconds / 1e9 / peak, double(options.batch_tokens) / seconds, double(trainer.memory_bytes()) / (1 << 20));
+  print_peers(time_peers("bld", dtype, ctx.threads), seconds);
 }
 
 }  // namespace

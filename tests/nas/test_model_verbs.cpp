@@ -348,6 +348,17 @@ TEST_F(ModelVerbsTest, BenchCountsTheWork) {
   EXPECT_EQ(call({"bench", path("model"), "--batch", "1e6", "--prompt-tokens", "1e6"}).code, 2);
 }
 
+TEST_F(ModelVerbsTest, BenchOfRandomWeightsNeedsOnlyTheConfig) {
+  fs::remove(folder.path / "model/model.safetensors");
+  const std::vector<std::string> bench = {"bench", path("model"), "--prompt-tokens", "6", "--output-tokens", "2"};
+  EXPECT_EQ(call(bench).code, 2);
+  std::vector<std::string> untrained = bench;
+  untrained.insert(untrained.end(), {"--untrained", "--dtype", "bf16"});
+  const json result = call_json(untrained);
+  EXPECT_EQ(result.at("dtype"), "bf16");
+  EXPECT_GT(result.at("prefill").at("rate").get<double>(), 0);
+}
+
 // --- inspect ---
 
 Model irregular_model(const ModelConfig& config) {
