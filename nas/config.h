@@ -52,7 +52,7 @@ struct SkillsConfig {
 };
 
 struct DataConfig {
-  std::vector<std::filesystem::path> train, validation;  ///< .jsonl ("text"), .txt or token shards
+  std::vector<std::filesystem::path> train, validation;  ///< .jsonl ("text"), .txt, or prepared tokens
   std::optional<SkillsConfig> skills;                    ///< instead of files
   int64_t sequence_length = 2048;
 };

@@ -1,5 +1,8 @@
 #include "nas/run_files.h"
 
+#include <algorithm>
+#include <iterator>
+
 #include "blocks/checkpoint.h"
 #include "blocks/config_json.h"
 #include "blocks/sha256.h"
@@ -42,6 +45,13 @@ TokenOrigin token_origin(const SearchConfig& config, const fs::path& run_dir) {
   return {.tokenizer = digest_file(teacher_path(config, run_dir) / "tokenizer.json"), .text = {}};
 }
 
+DataFiles data_files(const SearchConfig& config, bool validation) {
+  DataFiles files;
+  for (const fs::path& path : validation ? config.data.validation : config.data.train)
+    (fs::is_directory(path) || path.extension() == ".safetensors" ? files.tokens : files.texts).push_back(path);
+  return files;
+}
+
 TokenDataset load_tokens(const SearchConfig& config, const fs::path& run_dir, bool validation, float prompt_weight) {
   const int64_t T = config.data.sequence_length;
   std::vector<TokenShard> shards;
@@ -52,7 +62,13 @@ TokenDataset load_tokens(const SearchConfig& config, const fs::path& run_dir, bo
         corpus_shard(corpus_of(config), validation ? Split::validation : Split::train, 0, tokens / T, prompt_weight));
   } else {
     vocab_size = read_config(teacher_path(config, run_dir)).config.vocab_size;
-    shards = load_shards(tokens_path(run_dir, validation), T, token_origin(config, run_dir));
+    const TokenOrigin origin = token_origin(config, run_dir);
+    const auto add = [&](const fs::path& path) {
+      std::ranges::move(load_shards(path, T, origin), std::back_inserter(shards));
+    };
+    const DataFiles files = data_files(config, validation);
+    if (!files.texts.empty()) add(tokens_path(run_dir, validation));
+    std::ranges::for_each(files.tokens, add);
   }
   return make_dataset(std::move(shards), T, vocab_size);
 }

@@ -31,8 +31,15 @@ CorpusConfig corpus_of(const SearchConfig& config);
 /// runs again.
 TokenOrigin token_origin(const SearchConfig& config, const std::filesystem::path& run_dir);
 
-/// The tokens of a run: made by `prepare`, or generated. `prompt_weight` is that of generated tokens that are no
-/// answer.
+/// What data.train or data.validation names: texts, and tokens that some run has prepared (a `.safetensors` shard, or a
+/// folder of them such as another run's `tokens/train`).
+struct DataFiles {
+  std::vector<std::filesystem::path> texts, tokens;
+};
+DataFiles data_files(const SearchConfig& config, bool validation);
+
+/// The tokens of a run: made from its texts by `prepare`, then those it was given; or generated. `prompt_weight` is
+/// that of generated tokens that are no answer.
 TokenDataset load_tokens(const SearchConfig& config, const std::filesystem::path& run_dir, bool validation,
                          float prompt_weight = 1);
 

@@ -17,14 +17,17 @@ constexpr int64_t kBatchTokens = 4096;
 
 fs::path tokenise(const StageInput& in, const Tokenizer& tokenizer, const std::vector<fs::path>& files,
                   bool validation) {
+  TokenOrigin origin = token_origin(in.config, in.run_dir);
+  std::string digests;
+  double bytes = 0, bytes_done = 0;
+  for (const fs::path& file : files) digests += digest_file(file), bytes += double(fs::file_size(file));
+  Progress progress(in.console, validation ? "tokenise validation" : "tokenise train", "bytes", bytes);
   const auto encode_document = [&](std::string_view text) {
     std::vector<int32_t> ids = encode(tokenizer, text, {.parse_special = false});
     if (tokenizer.eos_id >= 0) ids.push_back(tokenizer.eos_id);
+    progress.update(bytes_done += double(text.size()));
     return ids;
   };
-  TokenOrigin origin = token_origin(in.config, in.run_dir);
-  std::string digests;
-  for (const fs::path& file : files) digests += digest_file(file);
   origin.text = digest_bytes(digests);
   const fs::path folder = tokens_path(in.run_dir, validation);
   prepare_tokens(folder, files, encode_document, in.config.data.sequence_length, origin);
@@ -50,8 +53,9 @@ std::vector<fs::path> run_prepare(const StageInput& in) {
     check_teacher(in, teacher);
   } else {
     const Tokenizer tokenizer = load_tokenizer(teacher_path(in.config, in.run_dir));
-    outputs.push_back(tokenise(in, tokenizer, in.config.data.train, false));
-    outputs.push_back(tokenise(in, tokenizer, in.config.data.validation, true));
+    for (const bool validation : {false, true})
+      if (const DataFiles files = data_files(in.config, validation); !files.texts.empty())
+        outputs.push_back(tokenise(in, tokenizer, files.texts, validation));
   }
   const TokenDataset tokens = load_tokens(in.config, in.run_dir, /*validation=*/false);
   const int64_t T = tokens.sequence_length;

@@ -102,6 +102,7 @@ checkpoint: 1 ms
     waitpid(child, &status_, 0);
     return printed;
   }
+  std::string path(const std::string& name) const { return folder_ / name; }
   std::string setting = "seed=0";  // of the next runs
   rlim_t file_bytes_at_most = 0;   // no file of the next runs may grow beyond: a full disk, but for the errno
 
@@ -163,6 +164,19 @@ TEST(Run, SecondCallRepeatsNothing) {
   for (const char* stage :
        {"prepare", "distill", "score", "measure", "search", "uptrain", "evaluate", "export", "report"})
     EXPECT_NE(again.find(std::string(stage) + ": complete"), std::string::npos) << stage << "\n" << again;
+}
+
+TEST(Run, PreparedTokensServeAnotherRun) {
+  Search search;
+  search.run("run");
+  ASSERT_TRUE(search.succeeded());
+  search.setting = fmt::format("data.train=[{}]", search.path("run/tokens/train"));
+  const std::string printed = search.run("other");
+  ASSERT_TRUE(search.succeeded()) << printed;
+  const auto expected = search.artefacts("run"), found = search.artefacts("other");
+  EXPECT_EQ(found.count("tokens/train/tokens-00000.safetensors"), 0u);
+  EXPECT_TRUE(found.at("distill.csv") == expected.at("distill.csv"));
+  EXPECT_TRUE(found.at("evaluation.json") == expected.at("evaluation.json"));
 }
 
 TEST(Run, LimitsThatNothingMeetsAreAnAnswer) {
