@@ -157,8 +157,10 @@ void check_cover(std::vector<Entry>& entries, int64_t data_bytes, const std::str
   if (covered != data_bytes) throw bad_input("{}: the last {} bytes belong to no tensor", name, data_bytes - covered);
 }
 
+// An empty tensor has no elements that could lie badly, and a copy of it no memory.
 bool is_aligned(const Entry& e, const char* data) {
-  return reinterpret_cast<uintptr_t>(data + e.begin) % static_cast<uintptr_t>(size_of(e.tensor.dtype)) == 0;
+  return e.begin == e.end ||
+         reinterpret_cast<uintptr_t>(data + e.begin) % static_cast<uintptr_t>(size_of(e.tensor.dtype)) == 0;
 }
 
 /// Points the tensors at their bytes, or at aligned copies of them.

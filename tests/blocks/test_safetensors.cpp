@@ -72,6 +72,14 @@ TEST(Safetensors, CopiesWhatIsNotAligned) {
   EXPECT_EQ(read.at("b", 1, 1).as<uint8_t>()[0], 7);
 }
 
+TEST(Safetensors, ReadsAnEmptyTensorWhereverItLies) {
+  for (const char* padding : {"", " ", "  ", "   "}) {
+    const std::string file =
+        file_of(R"({"e":{"dtype":"F32","shape":[0],"data_offsets":[0,0]}})" + std::string(padding), "");
+    EXPECT_EQ(parse_safetensors(file, "x").at("e", 1, 0).size(), 0);
+  }
+}
+
 TEST(Safetensors, RefusesADamagedFrame) {
   EXPECT_EQ(refusal_of("1234567"), "x: 7 bytes are no safetensors file");
   EXPECT_EQ(refusal_of(file_of("{}", "", 3)), "x: a header of 3 bytes in a file of 10: it is cut short or damaged");
