@@ -102,13 +102,14 @@ void add_stage_verb(CommandLine& line, std::string_view name, std::string_view s
   });
 }
 
-/// A name may be a stage on a config and a verb on a model folder: `evaluate`. A YAML file among the arguments means
-/// the first, otherwise a folder the second.
+/// A name may be a stage on a config and a verb on a model folder: `evaluate`. A YAML file among the arguments, or
+/// nothing but options, means the first. Whether the file or folder is there does not count: it is to be missed by
+/// name.
 bool means_model(const std::vector<std::string>& arguments) {
   const auto is_yaml = [](const std::string& a) { return a.ends_with(".yaml") || a.ends_with(".yml"); };
-  const auto is_folder = [](const std::string& a) { return std::filesystem::is_directory(a); };
-  return std::none_of(arguments.begin(), arguments.end(), is_yaml) &&
-         std::any_of(arguments.begin(), arguments.end(), is_folder);
+  const auto is_option = [](const std::string& a) { return a.starts_with("-"); };
+  return !arguments.empty() && std::none_of(arguments.begin(), arguments.end(), is_yaml) &&
+         !std::all_of(arguments.begin() + 1, arguments.end(), is_option);
 }
 
 void add_verbs(CommandLine& line, const std::vector<std::string>& arguments, std::span<const Stage> stages,
@@ -179,6 +180,8 @@ int run_command_line(const std::vector<std::string>& arguments, std::span<const 
     return 0;
   } catch (const Error& e) {
     return fail(e.what(), e.failure);
+  } catch (const std::filesystem::filesystem_error& e) {
+    return fail(fmt::format("{}: {}", e.path1().string(), e.code().message()), Failure::failed);
   } catch (const std::bad_alloc&) {
     return fail("out of memory", Failure::failed);
   } catch (const std::exception& e) {

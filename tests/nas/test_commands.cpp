@@ -153,7 +153,7 @@ TEST_F(CommandsTest, ExitCodesTellTheKindOfFailure) {
 }
 
 TEST_F(CommandsTest, UsageIsExplained) {
-  EXPECT_EQ(call({"weihg", "x"}).err, "tangram: no verb 'weihg'; did you mean 'weigh'? known: run, make, use, weigh\n");
+  EXPECT_EQ(call({"weihg", "x"}).err, "tangram: no verb 'weihg'; did you mean 'weigh'? known: run, make, weigh, use\n");
   EXPECT_EQ(call({"weigh"}).err, "tangram: FOLDER is required; see tangram weigh --help\n");
   EXPECT_EQ(call({"run", config, "--sett", "a=1"}).code, 2);
   EXPECT_EQ(call({"run", config, "--device", "tpu"}).code, 2);
@@ -164,6 +164,14 @@ TEST_F(CommandsTest, UsageIsExplained) {
   EXPECT_THAT(help.out, HasSubstr("Make it"));
   EXPECT_THAT(call({"make", "--help"}).out, HasSubstr("Example:\n  tangram make configs/quickstart.yaml"));
   EXPECT_THAT(call({"weigh", "--help"}).out, HasSubstr("Example:\n  tangram weigh models/llama"));
+}
+
+// Which of two verbs of one name is meant does not hang on what the disk has: a slip in the path is to be named.
+TEST_F(CommandsTest, AMissingFolderOrConfigIsNamed) {
+  EXPECT_EQ(call({"use", "none"}).out, "none used\n");
+  EXPECT_EQ(call({"use", std::string(5000, 'x')}).code, 0);
+  EXPECT_EQ(call({"use", "none.yaml"}).err, "tangram: none.yaml: cannot be read: No such file or directory\n");
+  EXPECT_THAT(call({"use", "--help"}).out, HasSubstr("tangram use configs/quickstart.yaml"));
 }
 
 TEST_F(CommandsTest, ModelVerbsGetTheirFolder) {
