@@ -9,6 +9,7 @@
 #include <nlohmann/json.hpp>
 
 #include "blocks/file.h"
+#include "blocks/unicode.h"
 #include "kernels/cuda_devices.h"
 #include "nas/units.h"
 
@@ -171,8 +172,10 @@ void run_checked(const std::vector<std::string>& arguments, std::span<const Stag
 
 int run_command_line(const std::vector<std::string>& arguments, std::span<const Stage> stages,
                      std::span<const ModelVerb> model_verbs, std::FILE* out, std::FILE* err) {
+  // What an input file or argument has may be quoted in a message, and may not steer a terminal or forge a line there.
+  // Only the answer to limits that cannot be met has several lines.
   const auto fail = [&](std::string_view message, Failure failure) {
-    fmt::print(err, "tangram: {}\n", message);
+    fmt::print(err, "tangram: {}\n", printable(message, failure == Failure::infeasible ? "\n" : ""));
     return static_cast<int>(failure);
   };
   try {

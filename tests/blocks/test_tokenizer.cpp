@@ -408,5 +408,13 @@ TEST(Unicode, TakesWholeCharacters) {
   EXPECT_EQ(bytes, "");
 }
 
+TEST(Unicode, PrintsWhatATerminalWouldObey) {
+  EXPECT_EQ(printable("é \\ 'a'\u2026"), "é \\ 'a'\u2026");
+  EXPECT_EQ(printable("a\x1b[31m\nb\r\x7f\u009b"), "a\\x1B[31m\\x0Ab\\x0D\\x7F\\xC2\\x9B");
+  EXPECT_EQ(printable("a\nb\t", "\n"), "a\nb\\x09");
+  EXPECT_EQ(printable("a\xFF\xE2\x82"), "a\\xFF\\xE2\\x82");
+  EXPECT_EQ(printable({"\0", 1}), "\\x00");
+}
+
 }  // namespace
 }  // namespace tangram
