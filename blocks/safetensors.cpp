@@ -238,10 +238,10 @@ static std::map<std::string, std::string> read_weight_map(const fs::path& index)
 
 SafeTensors read_safetensors_folder(const fs::path& folder) {
   std::error_code unreadable;  // is as bad as absent
-  if (fs::exists(folder / kSingleFile, unreadable)) return read_safetensors(folder / kSingleFile);
+  const auto stands_there = [&](const fs::path& path) { return fs::exists(fs::symlink_status(path, unreadable)); };
+  if (stands_there(folder / kSingleFile)) return read_safetensors(folder / kSingleFile);
   const fs::path index = folder / kIndexFile;
-  if (!fs::exists(index, unreadable))
-    throw bad_input("{}: neither {} nor {} is there", folder.string(), kSingleFile, kIndexFile);
+  if (!stands_there(index)) throw bad_input("{}: neither {} nor {} is there", folder.string(), kSingleFile, kIndexFile);
   const std::map<std::string, std::string> weight_map = read_weight_map(index);
   std::set<std::string> files;
   for (const auto& [tensor, file] : weight_map) files.insert(file);
@@ -250,7 +250,8 @@ SafeTensors read_safetensors_folder(const fs::path& folder) {
     SafeTensors shard = read_safetensors(folder / file);
     for (const auto& [tensor, view] : shard.tensors)
       if (const auto mapped = weight_map.find(tensor); mapped == weight_map.end() || mapped->second != file)
-        throw bad_input("{}: tensor '{:.100}' is in {}, but not in the index", index.string(), tensor, file);
+        throw bad_input("{}: tensor '{:.100}' is in {}, where the index does not list it", index.string(), tensor,
+                        file);
     result.tensors.merge(shard.tensors);
     result.metadata.merge(shard.metadata);
     result.memory.insert(result.memory.end(), shard.memory.begin(), shard.memory.end());

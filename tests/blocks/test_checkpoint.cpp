@@ -216,7 +216,7 @@ TEST_F(DamagedModel, IsRefusedByTheNameOfTheTensor) {
   EXPECT_EQ(refusal([](auto&) {}), "");
   EXPECT_EQ(refusal([](auto& t) { std::swap(find(t, "model.norm.weight").name, t.back().name); }), "");
   EXPECT_EQ(refusal([](auto& t) { find(t, "model.norm.weight").name = "model.nrm.weight"; }),
-            where + "no tensor 'model.norm.weight'; the nearest is 'model.nrm.weight'");
+            where + "no tensor 'model.norm.weight'; the nearest is 'model.nrm.weight'; config.json asks for it");
   EXPECT_EQ(refusal([](auto& t) {
               t.push_back({"model.layers.3.input_layernorm.weight", t.back().tensor});
             }),
@@ -227,7 +227,9 @@ TEST_F(DamagedModel, IsRefusedByTheNameOfTheTensor) {
               Tensor& gate = find(t, "model.layers.0.mlp.gate_proj.weight").tensor;
               gate = gate.reshape(20, 24);
             }),
-            where + "tensor 'model.layers.0.mlp.gate_proj.weight' is (20, 24) where (24, 20) is expected");
+            where +
+                "tensor 'model.layers.0.mlp.gate_proj.weight' is (20, 24) where (24, 20) is expected; config.json asks "
+                "for it");
   EXPECT_EQ(refusal([](auto& t) { find(t, "model.norm.weight").tensor.dtype = DType::i32; }),
             where + "tensor 'model.norm.weight' is i32; allowed: f32, bf16, f16");
 }
@@ -249,9 +251,11 @@ TEST_F(DamagedModel, MayRepeatATiedHead) {
 TEST_F(DamagedModel, IsRefusedIfTheConfigDisagrees) {
   const fs::path json_file = folder.path / "config.json";
   change_json(json_file, [](json& j) { j["tie_word_embeddings"] = false; });
-  EXPECT_EQ(refusal([](auto&) {}), where + "no tensor 'lm_head.weight'");
+  EXPECT_EQ(refusal([](auto&) {}), where + "no tensor 'lm_head.weight'; config.json asks for it");
   change_json(json_file, [](json& j) { j["tie_word_embeddings"] = true, j["vocab_size"] = 20; });
-  EXPECT_EQ(refusal([](auto&) {}), where + "tensor 'model.embed_tokens.weight' is (19, 20) where (20, 20) is expected");
+  EXPECT_EQ(
+      refusal([](auto&) {}),
+      where + "tensor 'model.embed_tokens.weight' is (19, 20) where (20, 20) is expected; config.json asks for it");
 }
 
 TEST_F(DamagedModel, IsRefusedIfItIsCutShort) {

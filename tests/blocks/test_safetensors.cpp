@@ -268,9 +268,12 @@ TEST(SafetensorsFolder, RefusesAnIndexThatDisagrees) {
                     std::vector<NamedTensor>{{"a", view_of(u, 1, 1)}, {"b", view_of(u, 1, 2)}});
   EXPECT_EQ(refusal(R"({"weight_map":{"a":"s.safetensors","b":"s.safetensors"}})"), "");
   EXPECT_EQ(refusal(R"({"weight_map":{"a":"s.safetensors"}})"),
-            index.string() + ": tensor 'b' is in s.safetensors, but not in the index");
+            index.string() + ": tensor 'b' is in s.safetensors, where the index does not list it");
   EXPECT_EQ(refusal(R"({"weight_map":{"a":"s.safetensors","b":"s.safetensors","c":"s.safetensors"}})"),
             index.string() + ": tensor 'c' is not in s.safetensors");
+  write_safetensors(folder.path / "t.safetensors", std::vector<NamedTensor>{{"c", view_of(u, 1, 1)}});
+  EXPECT_EQ(refusal(R"({"weight_map":{"a":"s.safetensors","b":"t.safetensors","c":"t.safetensors"}})"),
+            index.string() + ": tensor 'b' is in s.safetensors, where the index does not list it");
   EXPECT_EQ(refusal(R"({"weight_map":{"a":"none.safetensors"}})"),
             (folder.path / "none.safetensors").string() + ": cannot be read: No such file or directory");
   for (const char* name : {"../s.safetensors", "/s.safetensors", "d/s.safetensors", "s.bin", "..", ""})
@@ -279,6 +282,15 @@ TEST(SafetensorsFolder, RefusesAnIndexThatDisagrees) {
                           index.string(), name));
   EXPECT_EQ(refusal(R"({"weight_map":[]})"), index.string() + ": no object 'weight_map'");
   EXPECT_EQ(refusal("[]"), index.string() + ": no object 'weight_map'");
+}
+
+// A download that keeps its files elsewhere leaves such links when those are cleared away.
+TEST(SafetensorsFolder, NamesALinkToNothing) {
+  const TestFolder folder;
+  const fs::path file = folder.path / "model.safetensors";
+  fs::create_symlink("gone", file);
+  EXPECT_EQ(message_of([&] { read_safetensors_folder(folder.path); }),
+            file.string() + ": cannot be read: No such file or directory");
 }
 
 TEST(SafetensorsFolder, ReadsATrainedModel) {
