@@ -16,7 +16,7 @@ namespace {
 using json = nlohmann::json;
 using testing::HasSubstr;
 
-Tokenizer parse(const json& tokenizer, const std::string& config = "") {
+Tokenizer parse(const json& tokenizer, const std::string& config = "{}") {
   return parse_tokenizer(tokenizer.dump(), config, "tokenizer.json");
 }
 
@@ -338,6 +338,13 @@ TEST(Tokenizer, RefusesBrokenFiles) {
   write_text(folder.path / "tokenizer_config.json", R"({"eos_token": "a"})");
   EXPECT_EQ(load_tokenizer(folder.path).eos_id, 0);
   EXPECT_EQ(load_tokenizer(folder.path / "tokenizer.json").eos_id, 0);
+  write_text(folder.path / "tokenizer_config.json", "");
+  EXPECT_THAT(message_of([&] { load_tokenizer(folder.path); }),
+              HasSubstr((folder.path / "tokenizer_config.json").string() + ": parse error"));
+  std::filesystem::remove(folder.path / "tokenizer_config.json");
+  std::filesystem::create_symlink("tokenizer_config.json", folder.path / "tokenizer_config.json");
+  EXPECT_THAT(message_of([&] { load_tokenizer(folder.path); }),
+              HasSubstr("tokenizer_config.json: cannot be read: Too many levels"));
   std::filesystem::resize_file(folder.path / "tokenizer.json", (64 << 20) + 1);
   EXPECT_THAT(message_of([&] { load_tokenizer(folder.path); }), HasSubstr("67108864"));
 }
