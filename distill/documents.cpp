@@ -2,13 +2,15 @@
 
 #include <algorithm>
 #include <fstream>
-#include <nlohmann/json.hpp>
 
+#include "blocks/json.h"
 #include "blocks/unicode.h"
 #include "kernels/error.h"
 
 namespace tangram {
 namespace {
+
+constexpr int kMaxDepth = 64;  // of what a line may have beside its text
 
 std::ifstream open_file(const std::filesystem::path& path) {
   std::ifstream file(path, std::ios::binary);
@@ -25,12 +27,7 @@ Error not_utf8(const std::filesystem::path& path, int64_t line, char byte) {
 }
 
 std::string text_of_line(const std::string& line, const std::string& where) {
-  nlohmann::json json;
-  try {
-    json = nlohmann::json::parse(line);
-  } catch (const nlohmann::json::parse_error& e) {
-    throw bad_input("{}: no JSON: {}", where, std::string_view(e.what()).substr(0, 300));  // it quotes the text
-  }
+  nlohmann::json json = parse_json(line, where, kMaxDepth);
   if (!json.is_object())
     throw bad_input("{}: expected an object {{\"text\": \"…\"}}, found {}", where, json.type_name());
   const auto text = json.find("text");
