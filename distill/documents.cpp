@@ -1,6 +1,8 @@
 #include "distill/documents.h"
 
 #include <algorithm>
+#include <cerrno>
+#include <cstring>
 #include <fstream>
 
 #include "blocks/json.h"
@@ -13,8 +15,12 @@ namespace {
 constexpr int kMaxDepth = 64;  // of what a line may have beside its text
 
 std::ifstream open_file(const std::filesystem::path& path) {
+  std::error_code error;
+  const bool is_regular = is_regular_file(path, error);
+  if (error) throw bad_input("{}: cannot be read: {}", path.string(), error.message());
+  if (!is_regular) throw bad_input("{}: is no regular file", path.string());
   std::ifstream file(path, std::ios::binary);
-  if (!file || !is_regular_file(path)) throw bad_input("{}: no such file, or it cannot be read", path.string());
+  if (!file) throw bad_input("{}: cannot be read: {}", path.string(), std::strerror(errno));
   return file;
 }
 

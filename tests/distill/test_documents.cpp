@@ -57,7 +57,7 @@ TEST_F(DocumentFile, PlainTextIsOneDocument) {
 }
 
 TEST_F(DocumentFile, RefusalsNameFileAndLine) {
-  expect_refused(folder_ / "missing.jsonl", "missing.jsonl: no such file");
+  expect_refused(folder_ / "missing.jsonl", "missing.jsonl: cannot be read: No such file or directory");
   expect_refused(write("a.csv", "x"), "a.csv: text comes in .jsonl or .txt files");
   expect_refused(write("a.jsonl", "{\"text\": \"a\"}\n{\"text\": \"a\"\n"),
                  "a.jsonl:2: parse error at line 1, column 13: ");
@@ -70,7 +70,7 @@ TEST_F(DocumentFile, RefusalsNameFileAndLine) {
                  "i.jsonl:1: the key 'text' stands there twice");
   expect_refused(write("g.txt", "one\ntwo\nthr\xc3\x28\n"), "g.txt:3: not UTF-8 (byte 0xC3)");
   create_directories(folder_ / "h.txt");
-  expect_refused(folder_ / "h.txt", "h.txt: no such file");
+  expect_refused(folder_ / "h.txt", "h.txt: is no regular file");
 }
 
 TEST_F(DocumentFile, DeepNestingIsNoCrash) {
