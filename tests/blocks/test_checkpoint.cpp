@@ -3,11 +3,11 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
-#include <nlohmann/json.hpp>
 
 #include "blocks/file.h"
 #include "blocks/safetensors.h"
 #include "kernels/random.h"
+#include "tests/blocks/damage.h"
 #include "tests/blocks/folder.h"
 
 namespace tangram {
@@ -66,12 +66,6 @@ std::vector<float> logits_of(const Model& model, const std::vector<int32_t>& tok
   model_hidden(hidden, model, tokens, batch.view(), ctx);
   model_logits(logits, model, hidden, ctx);
   return {logits.as<float>(), logits.as<float>() + logits.size()};
-}
-
-void change_json(const fs::path& path, const std::function<void(json&)>& change) {
-  json j = json::parse(read_text_file(path, 1 << 20));
-  change(j);
-  write_text(path, j.dump());
 }
 
 // Other writers order tensors by name, so that the parameters of a subblock lie apart.

@@ -6,18 +6,13 @@
 
 #include "blocks/file.h"
 #include "blocks/model.h"
+#include "tests/blocks/damage.h"
 #include "tests/blocks/folder.h"
 
 namespace tangram {
 namespace {
 
 namespace fs = std::filesystem;
-
-std::string file_of(std::string_view header, std::string_view data, int64_t length = -1) {
-  const uint64_t n = length < 0 ? header.size() : uint64_t(length);
-  std::string file(reinterpret_cast<const char*>(&n), sizeof n);
-  return file.append(header).append(data);
-}
 
 std::string refusal_of(std::string_view file) {
   return message_of([&] { parse_safetensors(file, "x"); });

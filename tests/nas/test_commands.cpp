@@ -4,9 +4,8 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 
-#include "nas/commands.h"
-
 #include "blocks/file.h"
+#include "tests/nas/command_line.h"
 
 namespace tangram {
 namespace {
@@ -49,11 +48,6 @@ const std::vector<ModelVerb> kVerbs = {
      }},
 };
 
-struct Outcome {
-  int code;
-  std::string out, err;
-};
-
 class CommandsTest : public testing::Test {
  protected:
   void SetUp() override {
@@ -64,18 +58,7 @@ class CommandsTest : public testing::Test {
     append(folder / "c.yaml", "teacher: teacher\ndata: {train: [text], validation: [text]}\nrun_dir: run\n");
   }
 
-  Outcome call(std::vector<std::string> arguments) {
-    char *out_data = nullptr, *err_data = nullptr;
-    size_t out_size = 0, err_size = 0;
-    std::FILE *out = open_memstream(&out_data, &out_size), *err = open_memstream(&err_data, &err_size);
-    const int code = run_command_line(arguments, kStages, kVerbs, out, err);
-    std::fclose(out);
-    std::fclose(err);
-    const Outcome outcome = {code, std::string(out_data, out_size), std::string(err_data, err_size)};
-    std::free(out_data);
-    std::free(err_data);
-    return outcome;
-  }
+  Outcome call(const std::vector<std::string>& arguments) { return call_with(arguments, kStages, kVerbs); }
   std::string ran() {
     std::stringstream text;
     text << std::ifstream(folder / "run/ran.log").rdbuf();
