@@ -3,7 +3,9 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <fstream>
 
+#include "blocks/config_json.h"
 #include "blocks/file.h"
 #include "blocks/safetensors.h"
 #include "kernels/random.h"
@@ -121,6 +123,41 @@ TEST(Checkpoint, MapsWhatIsStoredInTheWantedDtype) {
     const char* data = static_cast<const char*>(t.tensor.data);
     EXPECT_TRUE(data >= file.data() && data + t.tensor.bytes() <= file.data() + file.size()) << t.name;
   }
+}
+
+// Bytes of this process that no file stands behind; -1 where the system does not say. Unlike the counters in
+// /proc/self/status, which each processor keeps for itself for a while, these are counted page by page.
+int64_t anonymous_bytes() {
+  std::ifstream file("/proc/self/smaps_rollup");
+  for (std::string line; std::getline(file, line);)
+    if (line.starts_with("Anonymous:")) return 1024 * std::stoll(line.substr(line.find(':') + 1));
+  return -1;
+}
+
+// Oracle: the system's own count. A copy of the weights would be 64 MiB.
+TEST(Checkpoint, CostsNoMemoryBesideThePageCache) {
+  if (anonymous_bytes() < 0) GTEST_SKIP() << "no /proc/self/smaps_rollup";
+  const TestFolder folder;
+  ModelConfig config = small_config(false);
+  config.vocab_size = 1 << 15, config.hidden_size = 256;  // embedding and head of 32 MiB each
+  {
+    const Model shapes = make_model(config, teacher_architecture(config), DType::f32);
+    const std::vector<NamedTensor> tensors = named_tensors(shapes);
+    int64_t bytes = 0;
+    for (const NamedTensor& t : tensors) bytes += t.tensor.bytes();
+    ASSERT_GE(bytes, int64_t{64} << 20);
+    write_text(folder.path / "config.json", config_json(config, shapes.architecture(), DType::f32));
+    const std::string header = safetensors_header(tensors);
+    write_text(folder.path / "model.safetensors", header);
+    fs::resize_file(folder.path / "model.safetensors", header.size() + size_t(bytes));  // zeros, and no disk
+  }
+  const int64_t before = anonymous_bytes();
+  const Model model = load_model(folder.path);
+  double sum = 0;
+  for (const NamedTensor& t : named_tensors(model))
+    for (int64_t i = 0; i < t.tensor.size(); ++i) sum += double(t.tensor.as<float>()[i]);
+  EXPECT_EQ(sum, 0);
+  EXPECT_LT(anonymous_bytes() - before, 1 << 20);
 }
 
 TEST(Checkpoint, ConvertsOtherDtypes) {
