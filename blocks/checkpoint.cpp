@@ -26,7 +26,7 @@ class WeightReader {
   DType dtype() const { return dtype_; }
 
   Tensor take(const std::string& name, int64_t rows, int64_t cols) {
-    const Tensor stored = files_.at(name, rows, cols);
+    const Tensor stored = find(name, rows, cols);
     taken_.insert(name);
     if (!is_weight(stored.dtype))
       throw bad_input("{}: tensor '{}' is {}; allowed: f32, bf16, f16", files_.name, name, name_of(stored.dtype));
@@ -54,6 +54,12 @@ class WeightReader {
   }
 
  private:
+  Tensor find(const std::string& name, int64_t rows, int64_t cols) const try {
+    return files_.at(name, rows, cols);
+  } catch (const Error& e) {
+    throw bad_input("{}; config.json asks for it", e.what());
+  }
+
   DType wanted(std::optional<DType> dtype) const {
     if (dtype) return *dtype;
     for (const auto& [name, t] : files_.tensors)

@@ -157,8 +157,10 @@ void check_cover(std::vector<Entry>& entries, int64_t data_bytes, const std::str
   if (covered != data_bytes) throw bad_input("{}: the last {} bytes belong to no tensor", name, data_bytes - covered);
 }
 
+// An empty tensor has no elements that could lie badly, and a copy of it no memory.
 bool is_aligned(const Entry& e, const char* data) {
-  return reinterpret_cast<uintptr_t>(data + e.begin) % static_cast<uintptr_t>(size_of(e.tensor.dtype)) == 0;
+  return e.begin == e.end ||
+         reinterpret_cast<uintptr_t>(data + e.begin) % static_cast<uintptr_t>(size_of(e.tensor.dtype)) == 0;
 }
 
 /// Points the tensors at their bytes, or at aligned copies of them.
@@ -236,10 +238,10 @@ static std::map<std::string, std::string> read_weight_map(const fs::path& index)
 
 SafeTensors read_safetensors_folder(const fs::path& folder) {
   std::error_code unreadable;  // is as bad as absent
-  if (fs::exists(folder / kSingleFile, unreadable)) return read_safetensors(folder / kSingleFile);
+  const auto stands_there = [&](const fs::path& path) { return fs::exists(fs::symlink_status(path, unreadable)); };
+  if (stands_there(folder / kSingleFile)) return read_safetensors(folder / kSingleFile);
   const fs::path index = folder / kIndexFile;
-  if (!fs::exists(index, unreadable))
-    throw bad_input("{}: neither {} nor {} is there", folder.string(), kSingleFile, kIndexFile);
+  if (!stands_there(index)) throw bad_input("{}: neither {} nor {} is there", folder.string(), kSingleFile, kIndexFile);
   const std::map<std::string, std::string> weight_map = read_weight_map(index);
   std::set<std::string> files;
   for (const auto& [tensor, file] : weight_map) files.insert(file);
@@ -248,7 +250,8 @@ SafeTensors read_safetensors_folder(const fs::path& folder) {
     SafeTensors shard = read_safetensors(folder / file);
     for (const auto& [tensor, view] : shard.tensors)
       if (const auto mapped = weight_map.find(tensor); mapped == weight_map.end() || mapped->second != file)
-        throw bad_input("{}: tensor '{:.100}' is in {}, but not in the index", index.string(), tensor, file);
+        throw bad_input("{}: tensor '{:.100}' is in {}, where the index does not list it", index.string(), tensor,
+                        file);
     result.tensors.merge(shard.tensors);
     result.metadata.merge(shard.metadata);
     result.memory.insert(result.memory.end(), shard.memory.begin(), shard.memory.end());

@@ -102,7 +102,8 @@ struct Tokenizer {
 /// itself (an id twice, an id over 2^20, a merge of unknown tokens).
 Tokenizer load_tokenizer(const std::filesystem::path& path);
 
-/// The same from the contents of both files (`config` empty: none); `name` is for messages.
+/// The same from the contents of both files (`config` {} where there is none); `name` is that of the first, for
+/// messages.
 Tokenizer parse_tokenizer(std::string_view json, std::string_view config, const std::string& name);
 
 struct EncodeOptions {

@@ -393,6 +393,10 @@ int32_t special_token(const Tokenizer& t, const Node& node, int32_t absent) {
   node.refuse(fmt::format("'{:.60}' is not a token", text));
 }
 
+std::filesystem::path config_beside(const std::filesystem::path& file) {
+  return file.parent_path() / "tokenizer_config.json";
+}
+
 }  // namespace
 
 Tokenizer parse_tokenizer(std::string_view text, std::string_view config, const std::string& name) {
@@ -407,21 +411,21 @@ Tokenizer parse_tokenizer(std::string_view text, std::string_view config, const 
   read_post_processor(t, root["post_processor"]);
   if (t.byte_level) read_bytes(t);
   read_decoder(t, root["decoder"]);
-  if (!config.empty()) {
-    const std::string config_name = "tokenizer_config.json";
-    const json config_value = parse_json(config, config_name, kMaxDepth);
-    const Node settings{config_value, config_name + ":"};
-    t.bos_id = special_token(t, settings["bos_token"], t.bos_id);
-    t.eos_id = special_token(t, settings["eos_token"], t.eos_id);
-  }
+  const std::string config_name = config_beside(name).string();
+  const json config_value = parse_json(config, config_name, kMaxDepth);
+  const Node settings{config_value, config_name + ":"};
+  t.bos_id = special_token(t, settings["bos_token"], t.bos_id);
+  t.eos_id = special_token(t, settings["eos_token"], t.eos_id);
   return t;
 }
 
 Tokenizer load_tokenizer(const std::filesystem::path& path) {
-  const std::filesystem::path file = std::filesystem::is_directory(path) ? path / "tokenizer.json" : path;
-  const std::filesystem::path config = file.parent_path() / "tokenizer_config.json";
-  return parse_tokenizer(read_text_file(file, kMaxFile), exists(config) ? read_text_file(config, kMaxFile) : "",
-                         file.string());
+  std::error_code unreadable;  // is for read_text_file to say
+  const std::filesystem::path file = is_directory(path, unreadable) ? path / "tokenizer.json" : path;
+  const std::filesystem::path config = config_beside(file);
+  const bool has_config = exists(symlink_status(config, unreadable));
+  const std::string text = read_text_file(file, kMaxFile);
+  return parse_tokenizer(text, has_config ? read_text_file(config, kMaxFile) : "{}", file.string());
 }
 
 }  // namespace tangram

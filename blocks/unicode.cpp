@@ -21,6 +21,16 @@ Lead lead(uint8_t byte) {
   return {0, 0, 0};
 }
 
+// Of one whole character.
+uint32_t code_point_of(std::string_view character) {
+  constexpr uint8_t kLeadBits[] = {0, 0x7F, 0x1F, 0x0F, 0x07};
+  uint32_t code_point = uint8_t(character[0]) & kLeadBits[character.size()];
+  for (const char c : character.substr(1)) code_point = code_point << 6 | (uint8_t(c) & 0x3F);
+  return code_point;
+}
+
+bool is_control(uint32_t code_point) { return code_point < 0x20 || (code_point >= 0x7F && code_point < 0xA0); }
+
 }  // namespace
 
 Utf8Step utf8_step(std::string_view text) {
@@ -60,14 +70,25 @@ std::string take_characters(std::string& bytes, bool last) {
   return out;
 }
 
+std::string printable(std::string_view text, std::string_view kept) {
+  std::string out;
+  for (size_t i = 0; i < text.size();) {
+    const Utf8Step step = utf8_step(text.substr(i));
+    const std::string_view part = text.substr(i, step.bytes);
+    if (step.kind == Utf8::character && (kept.find(part) != kept.npos || !is_control(code_point_of(part))))
+      out += part;
+    else
+      for (const char c : part) out += fmt::format("\\x{:02X}", uint8_t(c));
+    i += step.bytes;
+  }
+  return out;
+}
+
 std::string describe_character(std::string_view character) {
-  const uint8_t first = uint8_t(character[0]);
-  if (utf8_step(character).kind != Utf8::character) return fmt::format("byte 0x{:02X}", first);
-  constexpr uint8_t kLeadBits[] = {0, 0x7F, 0x1F, 0x0F, 0x07};
-  uint32_t code_point = first & kLeadBits[character.size()];
-  for (const char c : character.substr(1)) code_point = code_point << 6 | (uint8_t(c) & 0x3F);
-  const bool control = code_point < 0x20 || (code_point >= 0x7F && code_point < 0xA0);
-  return control ? fmt::format("U+{:04X}", code_point) : fmt::format("'{}' (U+{:04X})", character, code_point);
+  if (utf8_step(character).kind != Utf8::character) return fmt::format("byte 0x{:02X}", uint8_t(character[0]));
+  const uint32_t code_point = code_point_of(character);
+  return is_control(code_point) ? fmt::format("U+{:04X}", code_point)
+                                : fmt::format("'{}' (U+{:04X})", character, code_point);
 }
 
 }  // namespace tangram

@@ -29,6 +29,9 @@ inline constexpr std::string_view kReplacementCharacter = "\uFFFD";
 /// cut off at the end stays in `bytes` unless `last`, which replaces it as well.
 std::string take_characters(std::string& bytes, bool last);
 
+/// `text` for a terminal or a log: control characters but those in `kept`, and bytes that are no UTF-8, become \xNN.
+std::string printable(std::string_view text, std::string_view kept = {});
+
 /// `character` (one UTF-8 character, or one stray byte) for an error message: "'é' (U+00E9)", "U+000A", "byte 0xFF".
 std::string describe_character(std::string_view character);
 

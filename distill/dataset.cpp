@@ -15,8 +15,8 @@ int64_t sequences_per_batch(const TokenDataset& dataset, int64_t batch_tokens) {
   if (batch_tokens <= 0 || batch_tokens % T != 0)
     throw bad_input("batches of {} tokens are not whole sequences of {}", batch_tokens, T);
   if (batch_tokens > dataset.tokens())
-    throw bad_input("{}: {} tokens are fewer than one batch of {}", dataset.shards.front().name, dataset.tokens(),
-                    batch_tokens);
+    throw bad_input("{}: {} tokens are fewer than one batch of {}; give more text or smaller batches",
+                    dataset.shards.front().name, dataset.tokens(), batch_tokens);
   return batch_tokens / T;
 }
 

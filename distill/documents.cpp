@@ -1,18 +1,26 @@
 #include "distill/documents.h"
 
 #include <algorithm>
+#include <cerrno>
+#include <cstring>
 #include <fstream>
-#include <nlohmann/json.hpp>
 
+#include "blocks/json.h"
 #include "blocks/unicode.h"
 #include "kernels/error.h"
 
 namespace tangram {
 namespace {
 
+constexpr int kMaxDepth = 64;  // of what a line may have beside its text
+
 std::ifstream open_file(const std::filesystem::path& path) {
+  std::error_code error;
+  const bool is_regular = is_regular_file(path, error);
+  if (error) throw bad_input("{}: cannot be read: {}", path.string(), error.message());
+  if (!is_regular) throw bad_input("{}: is no regular file", path.string());
   std::ifstream file(path, std::ios::binary);
-  if (!file || !is_regular_file(path)) throw bad_input("{}: no such file, or it cannot be read", path.string());
+  if (!file) throw bad_input("{}: cannot be read: {}", path.string(), std::strerror(errno));
   return file;
 }
 
@@ -25,12 +33,7 @@ Error not_utf8(const std::filesystem::path& path, int64_t line, char byte) {
 }
 
 std::string text_of_line(const std::string& line, const std::string& where) {
-  nlohmann::json json;
-  try {
-    json = nlohmann::json::parse(line);
-  } catch (const nlohmann::json::parse_error& e) {
-    throw bad_input("{}: no JSON: {}", where, std::string_view(e.what()).substr(0, 300));  // it quotes the text
-  }
+  nlohmann::json json = parse_json(line, where, kMaxDepth);
   if (!json.is_object())
     throw bad_input("{}: expected an object {{\"text\": \"…\"}}, found {}", where, json.type_name());
   const auto text = json.find("text");

@@ -9,6 +9,7 @@
 #include <nlohmann/json.hpp>
 
 #include "blocks/file.h"
+#include "blocks/unicode.h"
 #include "kernels/cuda_devices.h"
 #include "nas/units.h"
 
@@ -102,13 +103,14 @@ void add_stage_verb(CommandLine& line, std::string_view name, std::string_view s
   });
 }
 
-/// A name may be a stage on a config and a verb on a model folder: `evaluate`. A YAML file among the arguments means
-/// the first, otherwise a folder the second.
+/// A name may be a stage on a config and a verb on a model folder: `evaluate`. A YAML file among the arguments, or
+/// nothing but options, means the first. Whether the file or folder is there does not count: it is to be missed by
+/// name.
 bool means_model(const std::vector<std::string>& arguments) {
   const auto is_yaml = [](const std::string& a) { return a.ends_with(".yaml") || a.ends_with(".yml"); };
-  const auto is_folder = [](const std::string& a) { return std::filesystem::is_directory(a); };
-  return std::none_of(arguments.begin(), arguments.end(), is_yaml) &&
-         std::any_of(arguments.begin(), arguments.end(), is_folder);
+  const auto is_option = [](const std::string& a) { return a.starts_with("-"); };
+  return !arguments.empty() && std::none_of(arguments.begin(), arguments.end(), is_yaml) &&
+         !std::all_of(arguments.begin() + 1, arguments.end(), is_option);
 }
 
 void add_verbs(CommandLine& line, const std::vector<std::string>& arguments, std::span<const Stage> stages,
@@ -170,8 +172,10 @@ void run_checked(const std::vector<std::string>& arguments, std::span<const Stag
 
 int run_command_line(const std::vector<std::string>& arguments, std::span<const Stage> stages,
                      std::span<const ModelVerb> model_verbs, std::FILE* out, std::FILE* err) {
+  // What an input file or argument has may be quoted in a message, and may not steer a terminal or forge a line there.
+  // Only the answer to limits that cannot be met has several lines.
   const auto fail = [&](std::string_view message, Failure failure) {
-    fmt::print(err, "tangram: {}\n", message);
+    fmt::print(err, "tangram: {}\n", printable(message, failure == Failure::infeasible ? "\n" : ""));
     return static_cast<int>(failure);
   };
   try {
@@ -179,6 +183,8 @@ int run_command_line(const std::vector<std::string>& arguments, std::span<const 
     return 0;
   } catch (const Error& e) {
     return fail(e.what(), e.failure);
+  } catch (const std::filesystem::filesystem_error& e) {
+    return fail(fmt::format("{}: {}", e.path1().string(), e.code().message()), Failure::failed);
   } catch (const std::bad_alloc&) {
     return fail("out of memory", Failure::failed);
   } catch (const std::exception& e) {

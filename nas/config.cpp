@@ -329,7 +329,9 @@ std::map<std::string, std::string> config_sections(const SearchConfig& config) {
 
 void check_inputs(const SearchConfig& config) {
   const auto check_exists = [&](const std::string& key, const std::filesystem::path& path) {
-    if (!path.empty() && !exists(path)) throw impossible(config, key, "no file or folder '{}'", path.string());
+    std::error_code error;  // other than that nothing is there
+    if (!path.empty() && !exists(path, error))
+      throw impossible(config, key, "no file or folder '{}'{}", path.string(), error ? ": " + error.message() : "");
   };
   check_exists("teacher", config.teacher.folder);
   for (size_t i = 0; i < config.data.train.size(); ++i)

@@ -1,6 +1,8 @@
 #include "nas/digest.h"
 
 #include <algorithm>
+#include <cerrno>
+#include <cstring>
 #include <fstream>
 #include <vector>
 
@@ -22,7 +24,7 @@ void add_range(Digest& digest, std::ifstream& file, uintmax_t offset, uintmax_t 
 void add_file(Digest& digest, const std::filesystem::path& path) {
   const uintmax_t size = file_size(path);
   std::ifstream file(path, std::ios::binary);
-  if (!file) throw bad_input("{}: cannot be read", path.string());
+  if (!file) throw bad_input("{}: cannot be read: {}", path.string(), std::strerror(errno));
   digest.add(fmt::format("{}\n", size));
   const bool whole = size <= 2 * kSampleBytes;
   add_range(digest, file, 0, whole ? size : kSampleBytes);
@@ -41,8 +43,10 @@ std::string fingerprint(const std::filesystem::path& path) {
   }
   if (!is_directory(path)) throw bad_input("{}: no such file or folder", path.string());
   std::vector<std::filesystem::path> files;
-  for (const auto& entry : std::filesystem::recursive_directory_iterator(path))
-    if (entry.is_regular_file()) files.push_back(entry.path().lexically_relative(path));
+  std::error_code unreadable;  // is for whoever needs that file to say
+  const auto options = std::filesystem::directory_options::skip_permission_denied;
+  for (const auto& entry : std::filesystem::recursive_directory_iterator(path, options))
+    if (entry.is_regular_file(unreadable)) files.push_back(entry.path().lexically_relative(path));
   std::sort(files.begin(), files.end());
   for (const std::filesystem::path& file : files) {
     digest.add(file.string() + '\n');

@@ -19,6 +19,8 @@ namespace tangram {
 namespace fs = std::filesystem;
 namespace {
 
+constexpr const char* kMarker = "inputs.json";  // in a work folder: for which inputs its checkpoints are
+
 Error system_error(const fs::path& path) { return Error(fmt::format("{}: {}", path.string(), std::strerror(errno))); }
 
 struct FileDescriptor {
@@ -77,16 +79,25 @@ int lock_folder(const fs::path& root) {
   return fd;
 }
 
+/// Whether a stage is complete or has a checkpoint: what a change of teacher would make worthless.
+bool has_results(const fs::path& root) {
+  std::error_code absent;
+  for (const auto& record : fs::directory_iterator(root / "stages", absent))
+    if (record.path().extension() == ".json") return true;
+  for (const auto& file : fs::recursive_directory_iterator(root / "work", absent))
+    if (file.is_regular_file() && file.path().filename() != kMarker) return true;
+  return false;
+}
+
+/// Without results the run directory is for any teacher: the first may have been refused and mended.
 void check_teacher(const fs::path& root, const std::string& teacher_digest) {
   const fs::path path = root / "run.json";
   const std::optional<nlohmann::json> json = read_json(path);
-  if (!json) {
-    write_file_atomically(path, nlohmann::json{{"teacher", teacher_digest}}.dump(2) + "\n");
-    return;
-  }
-  if (json->value("teacher", nlohmann::json()) != teacher_digest)
+  if (json && json->value("teacher", nlohmann::json()) == teacher_digest) return;
+  if (json && has_results(root))
     throw bad_input("{}: this run directory belongs to another teacher; give another --run-dir, or delete it",
                     root.string());
+  write_file_atomically(path, nlohmann::json{{"teacher", teacher_digest}}.dump(2) + "\n");
 }
 
 void remove_temporary_files(const fs::path& root) {
@@ -146,7 +157,7 @@ std::string RunDirectory::output_digest(std::string_view stage) const {
 
 fs::path RunDirectory::begin(std::string_view stage, const std::string& inputs) {
   fs::remove(record_path(stage));
-  const fs::path work = work_path(stage), marker = work / "inputs.json";
+  const fs::path work = work_path(stage), marker = work / kMarker;
   bool same = false;
   try {
     const std::optional<nlohmann::json> json = read_json(marker);

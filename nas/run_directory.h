@@ -23,7 +23,7 @@ std::string reason_incomplete(const std::filesystem::path& root, std::string_vie
 class RunDirectory {
  public:
   /// Creates the folder if there is none, locks it, and removes what a killed process left half-written (*.tmp). Throws
-  /// Error if another process holds it, if it belongs to another teacher, or if it is some other, non-empty folder.
+  /// Error if another process holds it, if it has results of another teacher, or if it is some other, non-empty folder.
   RunDirectory(const std::filesystem::path& root, const std::string& teacher_digest);
   ~RunDirectory();
   RunDirectory(const RunDirectory&) = delete;

@@ -42,6 +42,7 @@ std::vector<std::filesystem::path> run_distill(const StageInput& in) {
                       return fmt::format("mean loss {:.4f}", sum / double(row.size()));
                     }},
                curve, in.console);
+  std::filesystem::create_directories(library_dir(in.run_dir));  // also where nothing has to be trained
   for (size_t i = 0; i < replacements.size(); ++i)
     save_entry(library_dir(in.run_dir), trainer.entry(i), teacher.config);
   write_curve(in.run_dir / "distill.csv", curve);

@@ -16,7 +16,8 @@ std::vector<std::filesystem::path> run_pretrain(const StageInput& in) {
                     place_of(in.config, "teacher.pretrain"));
   ModelConfig config = pretrain.model;
   config.vocab_size = static_cast<int64_t>(kCorpusSymbols.size());
-  config.eos_token_ids = {0};  // a newline ends a document
+  config.eos_token_ids = {0};       // a newline ends a document
+  search_space(in.config, config);  // a slip in it is refused before the work, though only distill reads it
 
   const TrainingConfig& training = pretrain.training;
   const TokenDataset tokens =

@@ -31,8 +31,10 @@ struct Figure {
   MeanAndError value;
 };
 
+// Also if it is one that cannot be read: that is for load_tokenizer to say.
 bool has_tokenizer(const std::string& folder) {
-  return std::filesystem::exists(std::filesystem::path(folder) / "tokenizer.json");
+  std::error_code unreadable;
+  return exists(symlink_status(std::filesystem::path(folder) / "tokenizer.json", unreadable));
 }
 
 // Losses of models on different tokens cannot be compared.

@@ -37,11 +37,29 @@ void print_json(const VerbInput& in, const Options& o, const std::string& text, 
   fmt::print(in.out, "{}\n", json.dump(2));
 }
 
+std::string tokenizer_file(const Options& o) {
+  return (std::filesystem::path(o.model.folder) / "tokenizer.json").string();
+}
+
+std::vector<int32_t> encode_prompt(const Options& o, const Tokenizer& tokenizer, const ModelConfig& config) {
+  std::vector<int32_t> ids;
+  try {
+    ids = encode(tokenizer, o.prompt);
+  } catch (const Error& e) {
+    throw Error(fmt::format("the prompt: {}", e.what()), e.failure);
+  }
+  for (const int32_t id : ids)
+    if (id >= config.vocab_size)
+      throw bad_input("{}: the prompt's token '{}' is {}; the vocab_size of config.json is {}", tokenizer_file(o),
+                      tokenizer.tokens[size_t(id)].text, id, config.vocab_size);
+  return ids;
+}
+
 void run_generate(Options& o, const VerbInput& in) {
   Context ctx(Context::Options{.threads = in.threads});
   const Model model = load_model(o.model);
   const Tokenizer tokenizer = load_tokenizer(o.model.folder);
-  const std::vector<int32_t> prompt = encode(tokenizer, o.prompt);
+  const std::vector<int32_t> prompt = encode_prompt(o, tokenizer, model.config);
   if (!o.ignore_eos) {
     o.generate.stop = model.config.eos_token_ids;
     if (tokenizer.eos_id >= 0) o.generate.stop.push_back(tokenizer.eos_id);
@@ -59,8 +77,16 @@ void run_generate(Options& o, const VerbInput& in) {
     std::fflush(in.out);
     begun = true;
   };
+  const auto text_of = [&](int32_t id) {
+    try {
+      return decoder.next(id);
+    } catch (const Error& e) {
+      throw bad_input("{}: {}; the vocab_size of config.json is {}", tokenizer_file(o), e.what(),
+                      model.config.vocab_size);
+    }
+  };
   const GenerateResult result = generate(
-      model, prompt, o.generate, [&](int32_t id) { put(decoder.next(id)); }, ctx);
+      model, prompt, o.generate, [&](int32_t id) { put(text_of(id)); }, ctx);
   put(decoder.finish());
   if (in.json)
     print_json(in, o, text, std::ssize(prompt), result);

@@ -19,12 +19,17 @@ void run_inspect(const Options& o, const VerbInput& in) {
   const bool is_folder = fs::is_directory(path, error), is_scores = path.extension() == ".h5";
   if (!o.metric.empty() && !is_scores) throw bad_input("{}: --metric is for a score table", o.path);
   if (is_scores) return inspect_scores(path, o.metric, in);
-  if (is_folder && fs::exists(path / "config.json")) return inspect_model(path, in);
-  if (is_folder && fs::exists(path / "run.json")) return inspect_run(path, in);
+  if (is_folder && fs::exists(path / "config.json", error)) return inspect_model(path, in);
+  if (is_folder && fs::exists(path / "run.json", error)) return inspect_run(path, in);
+  std::string found = "no such file or folder";
+  if (is_folder)
+    found = "neither config.json nor run.json is in it";
+  else if (fs::exists(path, error))
+    found = "a file that is no score table";
+  else if (error)
+    found = error.message();
   throw bad_input("{}: {}; allowed: a model folder (with config.json), a score table (.h5), a run directory", o.path,
-                  !fs::exists(path, error) ? "no such file or folder"
-                  : is_folder              ? "neither config.json nor run.json is in it"
-                                           : "a file that is no score table");
+                  found);
 }
 
 }  // namespace

@@ -133,7 +133,16 @@ void print(const VerbInput& in, const Options& o, const Totals& totals, const Re
   if (compared) fmt::print(in.out, "largest difference to the logits of {}: {:.2e}\n", o.tokens, totals.max_difference);
 }
 
+// Before the work: a slip in a name would otherwise show behind it, as a failure of the system.
+void check_output(const std::filesystem::path& output) {
+  std::error_code unreadable;
+  if (is_directory(output, unreadable)) throw bad_input("--output {}: is a folder; give a file in it", output.string());
+  if (output.has_parent_path() && !is_directory(output.parent_path(), unreadable))
+    throw bad_input("--output {}: there is no folder {}", output.string(), output.parent_path().string());
+}
+
 void run_logits(const Options& o, const VerbInput& in) {
+  check_output(o.output);
   Context ctx(Context::Options{.threads = in.threads});
   const Model model = load_model(o.model);
   const Reference reference = read_reference(o.tokens, model.config.vocab_size);

@@ -5,9 +5,10 @@
 #include <yaml-cpp/parser.h>
 
 #include <algorithm>
-#include <fstream>
 #include <optional>
 #include <sstream>
+
+#include "blocks/file.h"
 
 namespace tangram {
 namespace {
@@ -114,16 +115,7 @@ const YamlEntry* YamlNode::find(std::string_view key) const {
 YamlNode parse_yaml(std::string_view text, const std::string& name) { return parse(text, name, false); }
 
 YamlNode read_yaml(const std::filesystem::path& path) {
-  if (!std::filesystem::exists(path)) throw bad_input("{}: no such file", path.string());
-  if (!std::filesystem::is_regular_file(path)) throw bad_input("{}: not a file", path.string());
-  std::ifstream file(path, std::ios::binary);
-  if (!file) throw bad_input("{}: cannot be read", path.string());
-  std::string text(kMaxYamlBytes + 1, '\0');
-  file.read(text.data(), static_cast<std::streamsize>(text.size()));
-  text.resize(static_cast<size_t>(file.gcount()));
-  if (static_cast<int64_t>(text.size()) > kMaxYamlBytes)
-    throw bad_input("{}: larger than {} bytes, which no config is", path.string(), kMaxYamlBytes);
-  return parse_yaml(text, path.string());
+  return parse_yaml(read_text_file(path, kMaxYamlBytes), path.string());
 }
 
 void set_yaml(YamlNode& root, std::string_view assignment) {

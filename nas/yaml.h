@@ -35,7 +35,7 @@ constexpr int kMaxYamlDepth = 32;
 /// The one document of `text`; `name` stands for it in messages. Throws Error `name:line:column: what is wrong`.
 YamlNode parse_yaml(std::string_view text, const std::string& name);
 
-/// parse_yaml of a regular file of at most kMaxYamlBytes.
+/// parse_yaml of a file of at most kMaxYamlBytes.
 YamlNode read_yaml(const std::filesystem::path& path);
 
 /// Applies `key.path=value` as the command line spells it after --set; the value is YAML. Maps on the way are made.

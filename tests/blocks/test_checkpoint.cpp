@@ -3,11 +3,13 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
-#include <nlohmann/json.hpp>
+#include <fstream>
 
+#include "blocks/config_json.h"
 #include "blocks/file.h"
 #include "blocks/safetensors.h"
 #include "kernels/random.h"
+#include "tests/blocks/damage.h"
 #include "tests/blocks/folder.h"
 
 namespace tangram {
@@ -68,12 +70,6 @@ std::vector<float> logits_of(const Model& model, const std::vector<int32_t>& tok
   return {logits.as<float>(), logits.as<float>() + logits.size()};
 }
 
-void change_json(const fs::path& path, const std::function<void(json&)>& change) {
-  json j = json::parse(read_text_file(path, 1 << 20));
-  change(j);
-  write_text(path, j.dump());
-}
-
 // Other writers order tensors by name, so that the parameters of a subblock lie apart.
 Model in_reverse_order(const Model& model, const fs::path& folder) {
   save_model(folder, model);
@@ -127,6 +123,41 @@ TEST(Checkpoint, MapsWhatIsStoredInTheWantedDtype) {
     const char* data = static_cast<const char*>(t.tensor.data);
     EXPECT_TRUE(data >= file.data() && data + t.tensor.bytes() <= file.data() + file.size()) << t.name;
   }
+}
+
+// Bytes of this process that no file stands behind; -1 where the system does not say. Unlike the counters in
+// /proc/self/status, which each processor keeps for itself for a while, these are counted page by page.
+int64_t anonymous_bytes() {
+  std::ifstream file("/proc/self/smaps_rollup");
+  for (std::string line; std::getline(file, line);)
+    if (line.starts_with("Anonymous:")) return 1024 * std::stoll(line.substr(line.find(':') + 1));
+  return -1;
+}
+
+// Oracle: the system's own count. A copy of the weights would be 64 MiB.
+TEST(Checkpoint, CostsNoMemoryBesideThePageCache) {
+  if (anonymous_bytes() < 0) GTEST_SKIP() << "no /proc/self/smaps_rollup";
+  const TestFolder folder;
+  ModelConfig config = small_config(false);
+  config.vocab_size = 1 << 15, config.hidden_size = 256;  // embedding and head of 32 MiB each
+  {
+    const Model shapes = make_model(config, teacher_architecture(config), DType::f32);
+    const std::vector<NamedTensor> tensors = named_tensors(shapes);
+    int64_t bytes = 0;
+    for (const NamedTensor& t : tensors) bytes += t.tensor.bytes();
+    ASSERT_GE(bytes, int64_t{64} << 20);
+    write_text(folder.path / "config.json", config_json(config, shapes.architecture(), DType::f32));
+    const std::string header = safetensors_header(tensors);
+    write_text(folder.path / "model.safetensors", header);
+    fs::resize_file(folder.path / "model.safetensors", header.size() + size_t(bytes));  // zeros, and no disk
+  }
+  const int64_t before = anonymous_bytes();
+  const Model model = load_model(folder.path);
+  double sum = 0;
+  for (const NamedTensor& t : named_tensors(model))
+    for (int64_t i = 0; i < t.tensor.size(); ++i) sum += double(t.tensor.as<float>()[i]);
+  EXPECT_EQ(sum, 0);
+  EXPECT_LT(anonymous_bytes() - before, 1 << 20);
 }
 
 TEST(Checkpoint, ConvertsOtherDtypes) {
@@ -216,7 +247,7 @@ TEST_F(DamagedModel, IsRefusedByTheNameOfTheTensor) {
   EXPECT_EQ(refusal([](auto&) {}), "");
   EXPECT_EQ(refusal([](auto& t) { std::swap(find(t, "model.norm.weight").name, t.back().name); }), "");
   EXPECT_EQ(refusal([](auto& t) { find(t, "model.norm.weight").name = "model.nrm.weight"; }),
-            where + "no tensor 'model.norm.weight'; the nearest is 'model.nrm.weight'");
+            where + "no tensor 'model.norm.weight'; the nearest is 'model.nrm.weight'; config.json asks for it");
   EXPECT_EQ(refusal([](auto& t) {
               t.push_back({"model.layers.3.input_layernorm.weight", t.back().tensor});
             }),
@@ -227,7 +258,9 @@ TEST_F(DamagedModel, IsRefusedByTheNameOfTheTensor) {
               Tensor& gate = find(t, "model.layers.0.mlp.gate_proj.weight").tensor;
               gate = gate.reshape(20, 24);
             }),
-            where + "tensor 'model.layers.0.mlp.gate_proj.weight' is (20, 24) where (24, 20) is expected");
+            where +
+                "tensor 'model.layers.0.mlp.gate_proj.weight' is (20, 24) where (24, 20) is expected; config.json asks "
+                "for it");
   EXPECT_EQ(refusal([](auto& t) { find(t, "model.norm.weight").tensor.dtype = DType::i32; }),
             where + "tensor 'model.norm.weight' is i32; allowed: f32, bf16, f16");
 }
@@ -249,9 +282,11 @@ TEST_F(DamagedModel, MayRepeatATiedHead) {
 TEST_F(DamagedModel, IsRefusedIfTheConfigDisagrees) {
   const fs::path json_file = folder.path / "config.json";
   change_json(json_file, [](json& j) { j["tie_word_embeddings"] = false; });
-  EXPECT_EQ(refusal([](auto&) {}), where + "no tensor 'lm_head.weight'");
+  EXPECT_EQ(refusal([](auto&) {}), where + "no tensor 'lm_head.weight'; config.json asks for it");
   change_json(json_file, [](json& j) { j["tie_word_embeddings"] = true, j["vocab_size"] = 20; });
-  EXPECT_EQ(refusal([](auto&) {}), where + "tensor 'model.embed_tokens.weight' is (19, 20) where (20, 20) is expected");
+  EXPECT_EQ(
+      refusal([](auto&) {}),
+      where + "tensor 'model.embed_tokens.weight' is (19, 20) where (20, 20) is expected; config.json asks for it");
 }
 
 TEST_F(DamagedModel, IsRefusedIfItIsCutShort) {

@@ -6,18 +6,13 @@
 
 #include "blocks/file.h"
 #include "blocks/model.h"
+#include "tests/blocks/damage.h"
 #include "tests/blocks/folder.h"
 
 namespace tangram {
 namespace {
 
 namespace fs = std::filesystem;
-
-std::string file_of(std::string_view header, std::string_view data, int64_t length = -1) {
-  const uint64_t n = length < 0 ? header.size() : uint64_t(length);
-  std::string file(reinterpret_cast<const char*>(&n), sizeof n);
-  return file.append(header).append(data);
-}
 
 std::string refusal_of(std::string_view file) {
   return message_of([&] { parse_safetensors(file, "x"); });
@@ -70,6 +65,14 @@ TEST(Safetensors, CopiesWhatIsNotAligned) {
   EXPECT_EQ(t.as<float>()[1], -3);
   EXPECT_EQ(read.memory.size(), 1u);
   EXPECT_EQ(read.at("b", 1, 1).as<uint8_t>()[0], 7);
+}
+
+TEST(Safetensors, ReadsAnEmptyTensorWhereverItLies) {
+  for (const char* padding : {"", " ", "  ", "   "}) {
+    const std::string file =
+        file_of(R"({"e":{"dtype":"F32","shape":[0],"data_offsets":[0,0]}})" + std::string(padding), "");
+    EXPECT_EQ(parse_safetensors(file, "x").at("e", 1, 0).size(), 0);
+  }
 }
 
 TEST(Safetensors, RefusesADamagedFrame) {
@@ -260,9 +263,12 @@ TEST(SafetensorsFolder, RefusesAnIndexThatDisagrees) {
                     std::vector<NamedTensor>{{"a", view_of(u, 1, 1)}, {"b", view_of(u, 1, 2)}});
   EXPECT_EQ(refusal(R"({"weight_map":{"a":"s.safetensors","b":"s.safetensors"}})"), "");
   EXPECT_EQ(refusal(R"({"weight_map":{"a":"s.safetensors"}})"),
-            index.string() + ": tensor 'b' is in s.safetensors, but not in the index");
+            index.string() + ": tensor 'b' is in s.safetensors, where the index does not list it");
   EXPECT_EQ(refusal(R"({"weight_map":{"a":"s.safetensors","b":"s.safetensors","c":"s.safetensors"}})"),
             index.string() + ": tensor 'c' is not in s.safetensors");
+  write_safetensors(folder.path / "t.safetensors", std::vector<NamedTensor>{{"c", view_of(u, 1, 1)}});
+  EXPECT_EQ(refusal(R"({"weight_map":{"a":"s.safetensors","b":"t.safetensors","c":"t.safetensors"}})"),
+            index.string() + ": tensor 'b' is in s.safetensors, where the index does not list it");
   EXPECT_EQ(refusal(R"({"weight_map":{"a":"none.safetensors"}})"),
             (folder.path / "none.safetensors").string() + ": cannot be read: No such file or directory");
   for (const char* name : {"../s.safetensors", "/s.safetensors", "d/s.safetensors", "s.bin", "..", ""})
@@ -271,6 +277,15 @@ TEST(SafetensorsFolder, RefusesAnIndexThatDisagrees) {
                           index.string(), name));
   EXPECT_EQ(refusal(R"({"weight_map":[]})"), index.string() + ": no object 'weight_map'");
   EXPECT_EQ(refusal("[]"), index.string() + ": no object 'weight_map'");
+}
+
+// A download that keeps its files elsewhere leaves such links when those are cleared away.
+TEST(SafetensorsFolder, NamesALinkToNothing) {
+  const TestFolder folder;
+  const fs::path file = folder.path / "model.safetensors";
+  fs::create_symlink("gone", file);
+  EXPECT_EQ(message_of([&] { read_safetensors_folder(folder.path); }),
+            file.string() + ": cannot be read: No such file or directory");
 }
 
 TEST(SafetensorsFolder, ReadsATrainedModel) {

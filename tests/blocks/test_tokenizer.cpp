@@ -16,7 +16,7 @@ namespace {
 using json = nlohmann::json;
 using testing::HasSubstr;
 
-Tokenizer parse(const json& tokenizer, const std::string& config = "") {
+Tokenizer parse(const json& tokenizer, const std::string& config = "{}") {
   return parse_tokenizer(tokenizer.dump(), config, "tokenizer.json");
 }
 
@@ -338,6 +338,13 @@ TEST(Tokenizer, RefusesBrokenFiles) {
   write_text(folder.path / "tokenizer_config.json", R"({"eos_token": "a"})");
   EXPECT_EQ(load_tokenizer(folder.path).eos_id, 0);
   EXPECT_EQ(load_tokenizer(folder.path / "tokenizer.json").eos_id, 0);
+  write_text(folder.path / "tokenizer_config.json", "");
+  EXPECT_THAT(message_of([&] { load_tokenizer(folder.path); }),
+              HasSubstr((folder.path / "tokenizer_config.json").string() + ": parse error"));
+  std::filesystem::remove(folder.path / "tokenizer_config.json");
+  std::filesystem::create_symlink("tokenizer_config.json", folder.path / "tokenizer_config.json");
+  EXPECT_THAT(message_of([&] { load_tokenizer(folder.path); }),
+              HasSubstr("tokenizer_config.json: cannot be read: Too many levels"));
   std::filesystem::resize_file(folder.path / "tokenizer.json", (64 << 20) + 1);
   EXPECT_THAT(message_of([&] { load_tokenizer(folder.path); }), HasSubstr("67108864"));
 }
@@ -406,6 +413,14 @@ TEST(Unicode, TakesWholeCharacters) {
   EXPECT_EQ(bytes, "\xC3");
   EXPECT_EQ(take_characters(bytes, true), "\uFFFD");
   EXPECT_EQ(bytes, "");
+}
+
+TEST(Unicode, PrintsWhatATerminalWouldObey) {
+  EXPECT_EQ(printable("é \\ 'a'\u2026"), "é \\ 'a'\u2026");
+  EXPECT_EQ(printable("a\x1b[31m\nb\r\x7f\u009b"), "a\\x1B[31m\\x0Ab\\x0D\\x7F\\xC2\\x9B");
+  EXPECT_EQ(printable("a\nb\t", "\n"), "a\nb\\x09");
+  EXPECT_EQ(printable("a\xFF\xE2\x82"), "a\\xFF\\xE2\\x82");
+  EXPECT_EQ(printable({"\0", 1}), "\\x00");
 }
 
 }  // namespace

@@ -57,23 +57,27 @@ TEST_F(DocumentFile, PlainTextIsOneDocument) {
 }
 
 TEST_F(DocumentFile, RefusalsNameFileAndLine) {
-  expect_refused(folder_ / "missing.jsonl", "missing.jsonl: no such file");
+  expect_refused(folder_ / "missing.jsonl", "missing.jsonl: cannot be read: No such file or directory");
   expect_refused(write("a.csv", "x"), "a.csv: text comes in .jsonl or .txt files");
-  expect_refused(write("a.jsonl", "{\"text\": \"a\"}\n{\"text\": \"a\"\n"), "a.jsonl:2: no JSON");
+  expect_refused(write("a.jsonl", "{\"text\": \"a\"}\n{\"text\": \"a\"\n"),
+                 "a.jsonl:2: parse error at line 1, column 13: ");
   expect_refused(write("b.jsonl", "{\"text\": \"a\"}\n[1]\n"), "b.jsonl:2: expected an object");
   expect_refused(write("c.jsonl", "\n{\"txt\": \"a\"}\n"), "c.jsonl:2: the object has no \"text\"");
   expect_refused(write("d.jsonl", "{\"text\": 7}\n"), "d.jsonl:1: \"text\" is no string but number");
   expect_refused(write("e.jsonl", "{\"text\": \"a\"}\n{\"text\": \"\xff\"}\n"), "e.jsonl:2: not UTF-8 (byte 0xFF)");
-  expect_refused(write("f.jsonl", "{\"text\": \"\\ud800\"}\n"), "f.jsonl:1: no JSON");
+  expect_refused(write("f.jsonl", "{\"text\": \"\\ud800\"}\n"), "f.jsonl:1: parse error");
+  expect_refused(write("i.jsonl", "{\"text\": \"a\", \"text\": \"b\"}\n"),
+                 "i.jsonl:1: the key 'text' stands there twice");
   expect_refused(write("g.txt", "one\ntwo\nthr\xc3\x28\n"), "g.txt:3: not UTF-8 (byte 0xC3)");
   create_directories(folder_ / "h.txt");
-  expect_refused(folder_ / "h.txt", "h.txt: no such file");
+  expect_refused(folder_ / "h.txt", "h.txt: is no regular file");
 }
 
 TEST_F(DocumentFile, DeepNestingIsNoCrash) {
-  expect_refused(write("a.jsonl", std::string(1 << 17, '[')), "a.jsonl:1: no JSON");
-  expect_refused(write("b.jsonl", std::string(1 << 17, '[') + std::string(1 << 17, ']')),
-                 "b.jsonl:1: expected an object");
+  const std::string open(1 << 17, '['), closed = open + std::string(1 << 17, ']');
+  expect_refused(write("a.jsonl", open), "a.jsonl:1: nested deeper than 64 levels");
+  expect_refused(write("b.jsonl", closed), "b.jsonl:1: nested deeper than 64 levels");
+  expect_refused(write("c.jsonl", "{\"more\": " + closed + "}"), "c.jsonl:1: nested deeper than 64 levels");
 }
 
 }  // namespace

@@ -13,7 +13,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const size_t end = std::min(input.find('\xFF'), size);
   const std::string_view json = input.substr(0, end), text = input.substr(std::min(end + 1, size));
   try {
-    const Tokenizer tokenizer = parse_tokenizer(json, "", "tokenizer.json");
+    const Tokenizer tokenizer = parse_tokenizer(json, "{}", "tokenizer.json");
     const std::vector<int32_t> ids = encode(tokenizer, text, {.parse_special = text.size() % 2 == 0});
     if (find_invalid_utf8(decode(tokenizer, ids, false)) != std::string::npos) std::abort();
     StreamDecoder decoder(tokenizer);

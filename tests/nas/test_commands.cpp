@@ -4,9 +4,8 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 
-#include "nas/commands.h"
-
 #include "blocks/file.h"
+#include "tests/nas/command_line.h"
 
 namespace tangram {
 namespace {
@@ -49,11 +48,6 @@ const std::vector<ModelVerb> kVerbs = {
      }},
 };
 
-struct Outcome {
-  int code;
-  std::string out, err;
-};
-
 class CommandsTest : public testing::Test {
  protected:
   void SetUp() override {
@@ -64,18 +58,7 @@ class CommandsTest : public testing::Test {
     append(folder / "c.yaml", "teacher: teacher\ndata: {train: [text], validation: [text]}\nrun_dir: run\n");
   }
 
-  Outcome call(std::vector<std::string> arguments) {
-    char *out_data = nullptr, *err_data = nullptr;
-    size_t out_size = 0, err_size = 0;
-    std::FILE *out = open_memstream(&out_data, &out_size), *err = open_memstream(&err_data, &err_size);
-    const int code = run_command_line(arguments, kStages, kVerbs, out, err);
-    std::fclose(out);
-    std::fclose(err);
-    const Outcome outcome = {code, std::string(out_data, out_size), std::string(err_data, err_size)};
-    std::free(out_data);
-    std::free(err_data);
-    return outcome;
-  }
+  Outcome call(const std::vector<std::string>& arguments) { return call_with(arguments, kStages, kVerbs); }
   std::string ran() {
     std::stringstream text;
     text << std::ifstream(folder / "run/ran.log").rdbuf();
@@ -154,7 +137,7 @@ TEST_F(CommandsTest, ExitCodesTellTheKindOfFailure) {
 }
 
 TEST_F(CommandsTest, UsageIsExplained) {
-  EXPECT_EQ(call({"weihg", "x"}).err, "tangram: no verb 'weihg'; did you mean 'weigh'? known: run, make, use, weigh\n");
+  EXPECT_EQ(call({"weihg", "x"}).err, "tangram: no verb 'weihg'; did you mean 'weigh'? known: run, make, weigh, use\n");
   EXPECT_EQ(call({"weigh"}).err, "tangram: FOLDER is required; see tangram weigh --help\n");
   EXPECT_EQ(call({"run", config, "--sett", "a=1"}).code, 2);
   EXPECT_EQ(call({"run", config, "--device", "tpu"}).code, 2);
@@ -165,6 +148,14 @@ TEST_F(CommandsTest, UsageIsExplained) {
   EXPECT_THAT(help.out, HasSubstr("Make it"));
   EXPECT_THAT(call({"make", "--help"}).out, HasSubstr("Example:\n  tangram make configs/quickstart.yaml"));
   EXPECT_THAT(call({"weigh", "--help"}).out, HasSubstr("Example:\n  tangram weigh models/llama"));
+}
+
+// Which of two verbs of one name is meant does not hang on what the disk has: a slip in the path is to be named.
+TEST_F(CommandsTest, AMissingFolderOrConfigIsNamed) {
+  EXPECT_EQ(call({"use", "none"}).out, "none used\n");
+  EXPECT_EQ(call({"use", std::string(5000, 'x')}).code, 0);
+  EXPECT_EQ(call({"use", "none.yaml"}).err, "tangram: none.yaml: cannot be read: No such file or directory\n");
+  EXPECT_THAT(call({"use", "--help"}).out, HasSubstr("tangram use configs/quickstart.yaml"));
 }
 
 TEST_F(CommandsTest, ModelVerbsGetTheirFolder) {

@@ -193,6 +193,13 @@ TEST(Run, LimitsThatNothingMeetsAreAnAnswer) {
   EXPECT_NE(again.find("measure: complete"), std::string::npos) << again;
 }
 
+TEST(Run, NeedsNothingToTrain) {
+  Search search;
+  search.setting = "search_space={attention: [no_op], ffn: [no_op]}";
+  const std::string printed = search.run("run");
+  EXPECT_TRUE(search.succeeded()) << printed;
+}
+
 TEST(Run, AFullDiskIsNamedAndCostsOnlyTheStageAtWork) {
   Search search;
   search.run("whole");

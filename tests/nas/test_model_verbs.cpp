@@ -8,10 +8,11 @@
 #include "blocks/checkpoint.h"
 #include "blocks/safetensors.h"
 #include "nas/architecture_file.h"
-#include "nas/commands.h"
 #include "nas/run_directory.h"
 #include "puzzle/score_table.h"
 #include "tests/blocks/folder.h"
+#include "tests/nas/command_line.h"
+#include "tests/nas/letters.h"
 #include "tests/small_model.h"
 
 namespace tangram {
@@ -22,44 +23,13 @@ using json = nlohmann::json;
 using testing::HasSubstr;
 using testing::StartsWith;
 
-// A symbol a character: `a` is 0 … `w` is 22.
-std::string letters_tokenizer() {
-  json vocab;
-  for (int i = 0; i < 23; ++i) vocab[std::string(1, char('a' + i))] = i;
-  return json{{"model", {{"type", "BPE"}, {"vocab", vocab}, {"merges", json::array()}}},
-              {"decoder", {{"type", "Fuse"}}}}
-      .dump();
-}
-
-std::string letters(int64_t count, uint64_t stream) {
-  std::string text;
-  for (int64_t i = 0; i < count; ++i) text += char('a' + int(random_below(23, 9, stream, uint64_t(i))));
-  return text;
-}
-
 Model random_model(const ModelConfig& config, const Architecture& architecture, uint64_t seed) {
   Model model = make_model(config, architecture, DType::f32);
   fill_random(model, seed);
   return model;
 }
 
-struct Outcome {
-  int code;
-  std::string out, err;
-};
-
-Outcome call(const std::vector<std::string>& arguments) {
-  char *out_data = nullptr, *err_data = nullptr;
-  size_t out_size = 0, err_size = 0;
-  std::FILE *out = open_memstream(&out_data, &out_size), *err = open_memstream(&err_data, &err_size);
-  const int code = run_command_line(arguments, {}, all_model_verbs(), out, err);
-  std::fclose(out);
-  std::fclose(err);
-  const Outcome outcome = {code, std::string(out_data, out_size), std::string(err_data, err_size)};
-  std::free(out_data);
-  std::free(err_data);
-  return outcome;
-}
+Outcome call(const std::vector<std::string>& arguments) { return call_with(arguments, {}, all_model_verbs()); }
 
 json call_json(std::vector<std::string> arguments) {
   arguments.insert(arguments.end(), {"--json", "--threads", "2"});
@@ -234,16 +204,9 @@ TEST_F(ModelVerbsTest, GenerateWritesAStory) {
 
 // --- evaluate ---
 
-// Text of `documents` documents of T + 1 tokens: each is one sequence of T.
-std::string jsonl(int64_t documents, int64_t T) {
-  std::string lines;
-  for (int64_t d = 0; d < documents; ++d) lines += json{{"text", letters(T + 1, uint64_t(d))}}.dump() + "\n";
-  return lines;
-}
-
 TEST_F(ModelVerbsTest, EvaluateMeasuresLossAndDistanceToATeacher) {
   constexpr int64_t kDocuments = 5, T = 12;
-  write_text(path("text.jsonl"), jsonl(kDocuments, T));
+  write_text(path("text.jsonl"), letters_jsonl(kDocuments, T));
   const Model student = random_model(model.config, model.architecture(), 4);
   save(student, "student");
   const json result = call_json({"evaluate", path("student"), "--data", path("text.jsonl"), "--teacher", path("model"),
@@ -294,7 +257,7 @@ TEST_F(ModelVerbsTest, EvaluateMeasuresLossAndDistanceToATeacher) {
 }
 
 TEST_F(ModelVerbsTest, EvaluateBesideItselfFindsNoDistance) {
-  write_text(path("text.jsonl"), jsonl(3, 20));
+  write_text(path("text.jsonl"), letters_jsonl(3, 20));
   const Outcome outcome = call(
       {"evaluate", path("model"), "--data", path("text.jsonl"), "--teacher", path("model"), "--sequence-length", "20"});
   EXPECT_EQ(outcome.code, 0) << outcome.err;
@@ -303,7 +266,7 @@ TEST_F(ModelVerbsTest, EvaluateBesideItselfFindsNoDistance) {
 }
 
 TEST_F(ModelVerbsTest, EvaluateRefusesAnotherVocabulary) {
-  write_text(path("text.jsonl"), jsonl(3, 20));
+  write_text(path("text.jsonl"), letters_jsonl(3, 20));
   ModelConfig larger = model.config;
   larger.vocab_size = 24;
   save(random_model(larger, model.architecture(), 3), "larger");
@@ -426,7 +389,7 @@ TEST_F(ModelVerbsTest, InspectShowsTheStagesAndStudentsOfARun) {
     directory.complete("prepare", "inputs", {});
     directory.begin("distill", "inputs");
   }
-  write_text(path("text.jsonl"), jsonl(1, 4));
+  write_text(path("text.jsonl"), letters_jsonl(1, 4));
   write_text(run / "config.yaml", "teacher: ../model\ndata: {train: [../text.jsonl], validation: [../text.jsonl]}\n");
   const Outcome early = call({"inspect", run});
   EXPECT_THAT(early.out,

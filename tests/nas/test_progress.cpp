@@ -1,28 +1,12 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <cstdlib>
-
 #include "nas/progress.h"
 #include "nas/table.h"
+#include "tests/nas/command_line.h"
 
 namespace tangram {
 namespace {
-
-/// A stream that keeps what is written to it.
-struct Capture {
-  char* data = nullptr;
-  size_t size = 0;
-  std::FILE* file = open_memstream(&data, &size);
-  ~Capture() {
-    std::fclose(file);
-    std::free(data);
-  }
-  std::string text() {
-    std::fflush(file);
-    return std::string(data, size);
-  }
-};
 
 TEST(Progress, LineTellsShareRateAndTimeLeft) {
   EXPECT_EQ(progress_line({"distill", "tokens", 1.0e6, 4.0e6, 0, 100, "loss 0.5"}),

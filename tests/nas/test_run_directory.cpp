@@ -122,10 +122,18 @@ TEST_F(RunDirectoryTest, AKilledProcessLeavesItFree) {
   EXPECT_EQ(message_of([&] { RunDirectory run(root, "teacher"); }), "no error");
 }
 
-TEST_F(RunDirectoryTest, BelongsToOneTeacherAndOneFolder) {
-  { RunDirectory run(root, "teacher"); }
-  EXPECT_EQ(message_of([&] { RunDirectory run(root, "other"); }),
-            root.string() + ": this run directory belongs to another teacher; give another --run-dir, or delete it");
+TEST_F(RunDirectoryTest, BelongsToTheTeacherOfItsResultsAndToOneFolder) {
+  const auto opened_for = [&](const char* teacher) { return message_of([&] { RunDirectory run(root, teacher); }); };
+  const std::string refusal =
+      root.string() + ": this run directory belongs to another teacher; give another --run-dir, or delete it";
+  { RunDirectory(root, "damaged").begin("prepare", "i1"); }
+  EXPECT_EQ(opened_for("mended"), "no error");
+  write("work/prepare/checkpoint.safetensors", "state");
+  EXPECT_EQ(opened_for("mended"), "no error");
+  EXPECT_EQ(opened_for("damaged"), refusal);
+  { RunDirectory(root, "mended").complete("prepare", "i1", {}); }
+  EXPECT_EQ(opened_for("mended"), "no error");
+  EXPECT_EQ(opened_for("damaged"), refusal);
 
   fs::remove_all(root);
   write("thesis.tmp", "precious");

@@ -69,12 +69,13 @@ TEST(Yaml, ReadsOnlyFilesOfModestSize) {
     }
     return "no error";
   };
-  EXPECT_EQ(message(folder), folder.string() + ": not a file");
-  EXPECT_EQ(message(folder / "none.yaml"), (folder / "none.yaml").string() + ": no such file");
-  EXPECT_EQ(message("/dev/zero"), "/dev/zero: not a file");
+  EXPECT_EQ(message(folder), folder.string() + ": cannot be read: Is a directory");
+  EXPECT_EQ(message(folder / "none.yaml"),
+            (folder / "none.yaml").string() + ": cannot be read: No such file or directory");
+  EXPECT_EQ(message("/dev/zero"), "/dev/zero: larger than the 131072 bytes that are allowed");
   const std::filesystem::path big = folder / "big.yaml";
   std::ofstream(big) << std::string(kMaxYamlBytes + 1, '#');
-  EXPECT_EQ(message(big), big.string() + ": larger than 131072 bytes, which no config is");
+  EXPECT_EQ(message(big), big.string() + ": larger than the 131072 bytes that are allowed");
   std::ofstream(big) << std::string(kMaxYamlBytes, '#');
   EXPECT_EQ(message(big), "no error");
 }
