@@ -134,9 +134,9 @@ struct Choice {
 };
 
 /// The choice that `text` spells for a subblock of `config`, with its size checked. For the FFN, `text` may be a ratio
-/// of the teacher's width I, such as `0.5`, rounded to the nearest multiple of 256, which every kernel and format likes;
-/// or of the largest of 128, 64, … that divides I and is at most I / 16, so that ratios keep apart; or else of 4. Throws
-/// Error naming the known ones.
+/// of the teacher's width I, such as `0.5`, rounded to the nearest multiple of 256, which every kernel and format
+/// likes; or of the largest of 128, 64, … that divides I and is at most I / 16, so that ratios keep apart; or else
+/// of 4. Throws Error naming the known ones.
 Choice parse_choice(Subblock subblock, std::string_view text, const ModelConfig& config);
 
 /// The teacher's own subblock: gqa at its KV heads, ffn at its width.

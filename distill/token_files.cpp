@@ -102,7 +102,7 @@ std::vector<TokenShard> load_shards(const std::filesystem::path& path, int64_t s
     for (const auto& entry : std::filesystem::directory_iterator(path))
       if (entry.path().extension() == ".safetensors") files.push_back(entry.path());
     std::sort(files.begin(), files.end());
-    if (files.empty()) throw bad_input("{}: no .safetensors file in this folder", path.string());
+    if (files.empty()) throw bad_input("{}: a folder without prepared tokens (.safetensors)", path.string());
   } else {
     files.push_back(path);
   }

@@ -389,16 +389,17 @@ TEST_F(BadInput, TextAsItIs) {
                    "text.txt:1: not UTF-8 (byte 0xFF)"},
                   {"unknown character", text_is("text.txt", "abc\nabc"),
                    "text.txt: byte 3: the vocabulary has no U+000A, and there is no unk_token"},
-                  {"folder", is_folder("text.txt"), "text.txt: is no regular file"},
                   {"empty", text_is("text.txt", ""), "text.txt" + kTooShort},
                   {"shorter than a sequence", text_is("text.txt", "abcdefgh"), "text.txt" + kTooShort}});
   const std::string missing = "cannot be read: No such file or directory",
                     loop = "cannot be read: Too many levels of symbolic links";
   const std::string in_run = "--set data.train=[text.txt]: data.train.0: no file or folder 'text.txt'";
   expect_refused({kEvaluateTxt}, {{"missing", is_missing("text.txt"), "text.txt: " + missing},
+                                  {"folder", is_folder("text.txt"), "text.txt: is no regular file"},
                                   {"link to itself", is_link_to_itself("text.txt"), "text.txt: " + loop}});
   expect_refused({kRunTxt},
                  {{"missing", is_missing("text.txt"), in_run},
+                  {"folder", is_folder("text.txt"), "text.txt: a folder without prepared tokens (.safetensors)"},
                   {"link to itself", is_link_to_itself("text.txt"), in_run + ": Too many levels of symbolic links"}});
   expect_refused({"evaluate", "m", "--data", "m"}, "m: text comes in .jsonl or .txt files");
 }
