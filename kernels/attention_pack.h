@@ -70,14 +70,14 @@ struct Workspace {
 
 /// Asks for `cols` elements of some rows ahead of their use: the hardware does not foresee such pieces. Inlined by
 /// request: the compiler drops calls to a function that only prefetches.
+template <class T>
+[[gnu::always_inline]] inline void prefetch_row(const T* x, int64_t cols) {
+  constexpr auto kPerLine = static_cast<int64_t>(64 / sizeof(T));
+  for (int64_t c = 0; c < cols; c += kPerLine) __builtin_prefetch(x + c);
+}
 template <class Row>
 [[gnu::always_inline]] inline void prefetch_rows(int64_t count, int64_t cols, Row row) {
-  constexpr int64_t kLine = 64;
-  for (int64_t i = 0; i < count; ++i) {
-    const auto* x = row(i);
-    const int64_t per_line = kLine / static_cast<int64_t>(sizeof(*x));
-    for (int64_t c = 0; c < cols; c += per_line) __builtin_prefetch(x + c);
-  }
+  for (int64_t i = 0; i < count; ++i) prefetch_row(row(i), cols);
 }
 
 /// Channels [d, d + kLanes) of a row as f32; zero past D.

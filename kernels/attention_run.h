@@ -91,20 +91,20 @@ void attend(const QueryTensors& t, const QueryRun& run, Key key, Value value, co
     for (int64_t j = head.first_key(query) / kTileKeys * kTileKeys; j < query_end; j += kTileKeys) {
       const int64_t count = std::min(kTileKeys, run.end - j), next = j + count;
       const bool pack = j >= packed_end;
-      if (pack) {
-        const int64_t next_count = std::min(kTileKeys, run.end - next);
-        prefetch_rows(next_count, run.heads * D, [&](int64_t i) { return key(next + i); });
-        prefetch_rows(next_count, run.heads * D, [&](int64_t i) { return value(next + i); });
-        packed_end = next;
-      }
+      if (pack) packed_end = next;
+      // Each row asks for the one a tile further on, so that reading memory goes on all the time.
+      const auto ahead = [&](auto rows, int64_t i, int64_t h) {
+        if (next + i < run.end) prefetch_row(rows(next + i) + h * D, D);
+        return rows(j + i) + h * D;
+      };
       tile.place(query, block.tokens, j, std::min(kTileKeys, query_end - j), head);
       for (int64_t h = 0; h < run.heads; ++h) {
         const int64_t slot = h * scratch.slots + (j - run.first_tile(head)) / kTileKeys % scratch.slots;
         float* keys = scratch.keys + slot * kTileKeys * D;
         float* values = scratch.values + slot * kTileKeys * head.padded;
         if (pack) {
-          pack_transposed<Word>(keys, count, head, [&](int64_t i) { return key(j + i) + h * D; });
-          pack_rows<Word>(values, count, head.words(kTileKeys), head, [&](int64_t i) { return value(j + i) + h * D; });
+          pack_transposed<Word>(keys, count, head, [&](int64_t i) { return ahead(key, i, h); });
+          pack_rows<Word>(values, count, head.words(kTileKeys), head, [&](int64_t i) { return ahead(value, i, h); });
         }
         tile_scores(scratch.scores, scratch.queries + h * query_words, keys, tile, head);
         tile_mask(scratch.scores, tile, head);

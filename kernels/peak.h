@@ -1,5 +1,6 @@
 #pragma once
 #include <chrono>
+#include <span>
 
 #include "kernels/context.h"
 
@@ -21,7 +22,11 @@ double best_seconds(int repeats, F&& call) {
 /// Rate of the matmul library: a (2048, 2048) x (2048, 2048) product through `matmul`.
 double matmul_gflops(DType dtype, Context& ctx);
 
-/// Rate of reading memory: every thread sums its part of 512 MiB.
+/// Rate of reading the memory of `tensors` (contiguous) one after the other: every thread sums its part of each. Where
+/// memory lies decides how fast it is read, so compare an operation with the rate of its own operands.
+double read_gb_per_s(std::span<const Tensor> tensors, int repeats, Context& ctx);
+
+/// The same of 512 MiB.
 double read_gb_per_s(Context& ctx);
 
 /// What this machine can do, in units that measured speeds are compared with.

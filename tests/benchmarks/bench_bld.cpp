@@ -72,6 +72,7 @@ void run(DType dtype) {
       "bld step %-4s  %7.1f ms  %6.1f GFLOP  %6.1f GFLOP/s  bound %6.1f  fraction %.3f  %.0f tokens/s  %.0f MiB\n",
       std::string(name_of(dtype)).c_str(), seconds * 1e3, flops / 1e9, flops / seconds / 1e9, peak,
       flops / seconds / 1e9 / peak, double(options.batch_tokens) / seconds, double(trainer.memory_bytes()) / (1 << 20));
+  std::fflush(stdout);
   print_peers(time_peers("bld", dtype, ctx.threads), seconds);
 }
 

@@ -39,6 +39,7 @@ void run(DType dtype) {
     fmt::print("{:<7} {:<4} 2B  {:8.1f} ms  {:6.1f} {}  bound {:6.1f}  fraction {:.3f}\n", phase, name_of(dtype),
                seconds * 1e3, p["rate"].get<double>(), p["units"].get<std::string>(), p["bound"].get<double>(),
                p["part"].get<double>());
+    std::fflush(stdout);
     print_peers(time_peers(phase, dtype, json["threads"]), seconds);
   }
 }

@@ -14,10 +14,11 @@ static PeerTime time_peer(const std::string& python, const std::string& work, DT
       fmt::format("'{}' '{}/peer_torch.py' {} {} {}", python, TANGRAM_BENCHMARKS_DIR, work, name_of(dtype), threads);
   std::FILE* pipe = popen(command.c_str(), "r");
   CHECK(pipe, "{} does not start", command);
-  char name[64] = "";
+  char line[128] = "", name[64] = "";
+  const bool has_line = std::fgets(line, sizeof line, pipe);
   double milliseconds = 0;
-  const int read = std::fscanf(pipe, "%63[^:]: %lf ms", name, &milliseconds);
-  CHECK(pclose(pipe) == 0 && read == 2, "{} failed", command);
+  const int read = std::sscanf(line, "%63[^:]: %lf ms", name, &milliseconds);
+  CHECK(pclose(pipe) == 0 && has_line && read == 2, "{} failed", command);
   return {name, milliseconds * 1e-3};
 }
 

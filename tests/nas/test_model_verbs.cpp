@@ -290,9 +290,9 @@ TEST_F(ModelVerbsTest, EvaluateRefusesAnotherVocabulary) {
 
 // The work behind the rates, counted by hand.
 TEST_F(ModelVerbsTest, BenchCountsTheWork) {
-  constexpr double B = 2, T = 6, out = 4, H = 32, I = 48, D = 8, heads = 4, kv_heads = 2, layers = 3, V = 23;
+  constexpr double B = 2, T = 6, out = 1, H = 32, I = 48, D = 8, heads = 4, kv_heads = 2, layers = 3, V = 23;
   const json result =
-      call_json({"bench", path("model"), "--batch", "2", "--prompt-tokens", "6", "--output-tokens", "4"});
+      call_json({"bench", path("model"), "--batch", "2", "--prompt-tokens", "6", "--output-tokens", "1"});
   const double matrices = layers * (2 * H * heads * D + 2 * H * kv_heads * D + 3 * H * I);
   const double attention = layers * 4 * heads * D * (1 + 2 + 3 + 4 + 5 + 6);
   const double flops = B * (2 * T * matrices + attention + 2 * V * H);

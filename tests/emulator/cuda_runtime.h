@@ -1,0 +1,198 @@
+#pragma once
+// CUDA C++ on the CPU, for tests on machines without a GPU: enough of the language and of the runtime for kernels that
+// use no tensor cores and no copy engine. A kernel's source is compiled as ordinary C++ against this header in place of
+// the toolkit's; every thread of a block is a fiber, and blocks run one after the other. "Device" memory is the host's,
+// in allocations that end at a page which nobody may touch, so an access past the end of one is a crash.
+//
+// Beside results this shows what a GPU may hide: threads that wait at different barriers end in an Error, and fibers
+// run in another order in every launch, so a missing barrier shows as a result that changes.
+
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <functional>
+#include <type_traits>
+
+#define TANGRAM_CUDA_EMULATOR
+#define __global__
+#define __device__
+#define __host__
+#define __constant__
+#define __shared__ static
+#define __forceinline__ inline
+#define __launch_bounds__(...)
+#define __grid_constant__
+
+struct dim3 {
+  unsigned x = 1, y = 1, z = 1;
+  constexpr dim3(unsigned x = 1, unsigned y = 1, unsigned z = 1) : x(x), y(y), z(z) {}
+};
+struct uint3 {
+  unsigned x, y, z;
+};
+struct alignas(8) float2 {
+  float x, y;
+};
+struct alignas(16) float4 {
+  float x, y, z, w;
+};
+struct alignas(8) uint2 {
+  unsigned x, y;
+};
+struct alignas(16) uint4 {
+  unsigned x, y, z, w;
+};
+inline float2 make_float2(float x, float y) { return {x, y}; }
+inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
+
+extern uint3 threadIdx, blockIdx;
+extern dim3 blockDim, gridDim;
+constexpr int warpSize = 32;
+
+namespace tangram::emulator {
+
+/// Calls `thread` for every thread of every block, each on a fiber of its own.
+void run_grid(dim3 grid, dim3 block, size_t shared_bytes, const std::function<void()>& thread);
+/// The dynamic shared memory of the block, filled with NaN when the block starts.
+void* dynamic_shared();
+/// Waits until all living threads of the block, or of the warp, have come here.
+void block_barrier();
+void warp_barrier();
+/// 8 bytes of every lane of this warp, for exchanges; those of a lane that has returned are NaN.
+uint64_t* lane_slots();
+int lane();
+
+/// What `value_of(source)` holds after every lane wrote its value.
+template <class T>
+T exchange(T value, int source) {
+  static_assert(sizeof(T) <= sizeof(uint64_t));
+  std::memcpy(lane_slots() + lane(), &value, sizeof value);
+  warp_barrier();
+  T result;
+  std::memcpy(&result, lane_slots() + source, sizeof result);
+  warp_barrier();  // before anybody writes again
+  return result;
+}
+
+/// The or over the warp of a bit a lane.
+unsigned ballot(bool bit);
+
+}  // namespace tangram::emulator
+
+// --- the language ---
+
+inline void __syncthreads() { tangram::emulator::block_barrier(); }
+inline void __syncwarp(unsigned = ~0u) { tangram::emulator::warp_barrier(); }
+template <class T>
+T __shfl_sync(unsigned, T value, int source, int width = warpSize) {
+  const int base = tangram::emulator::lane() / width * width;
+  return tangram::emulator::exchange(value, base + source % width);
+}
+template <class T>
+T __shfl_xor_sync(unsigned, T value, int mask, int = warpSize) {
+  return tangram::emulator::exchange(value, tangram::emulator::lane() ^ mask);
+}
+template <class T>
+T __shfl_down_sync(unsigned, T value, int delta, int width = warpSize) {
+  const int lane = tangram::emulator::lane(), source = lane + delta;
+  return tangram::emulator::exchange(value, source / width == lane / width ? source : lane);
+}
+inline unsigned __ballot_sync(unsigned, int predicate) { return tangram::emulator::ballot(predicate != 0); }
+inline int __any_sync(unsigned, int predicate) { return tangram::emulator::ballot(predicate != 0) != 0; }
+inline int __all_sync(unsigned, int predicate) { return tangram::emulator::ballot(predicate == 0) == 0; }
+
+template <class T>
+T __ldg(const T* p) {
+  return *p;
+}
+template <class T>
+T __ldcs(const T* p) {
+  return *p;
+}
+template <class T>
+void __stcs(T* p, T value) {
+  *p = value;
+}
+inline float rsqrtf(float x) { return 1 / std::sqrt(x); }
+inline float __expf(float x) { return std::exp(x); }
+inline float __logf(float x) { return std::log(x); }
+inline float __fdividef(float a, float b) { return a / b; }
+inline float __frcp_rn(float x) { return 1 / x; }
+inline float __int_as_float(int x) {
+  float f;
+  std::memcpy(&f, &x, sizeof f);
+  return f;
+}
+inline int __float_as_int(float f) {
+  int x;
+  std::memcpy(&x, &f, sizeof x);
+  return x;
+}
+using std::max;
+using std::min;
+
+// --- the runtime ---
+
+struct CUstream_st;
+using cudaStream_t = CUstream_st*;
+enum cudaError_t { cudaSuccess = 0, cudaErrorMemoryAllocation = 2, cudaErrorInvalidValue = 1 };
+enum cudaMemcpyKind { cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost, cudaMemcpyDeviceToDevice, cudaMemcpyDefault };
+struct cudaDeviceProp {
+  char name[32];
+  int major, minor, multiProcessorCount;
+  size_t totalGlobalMem;
+};
+struct cudaLaunchAttribute {};
+struct cudaLaunchConfig_t {
+  dim3 gridDim, blockDim;
+  size_t dynamicSmemBytes;
+  cudaStream_t stream;
+  cudaLaunchAttribute* attrs;
+  unsigned numAttrs;
+};
+enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize };
+
+const char* cudaGetErrorString(cudaError_t error);
+cudaError_t cudaMalloc(void** p, size_t bytes);
+cudaError_t cudaFree(void* p);
+cudaError_t cudaMemGetInfo(size_t* free_bytes, size_t* total_bytes);
+inline cudaError_t cudaGetLastError() { return cudaSuccess; }
+inline cudaError_t cudaGetDeviceCount(int* count) { return *count = 1, cudaSuccess; }
+inline cudaError_t cudaSetDevice(int) { return cudaSuccess; }
+inline cudaError_t cudaGetDeviceProperties(cudaDeviceProp* p, int) {
+  *p = {"emulated GPU", 9, 0, 2, size_t{16} << 30};
+  return cudaSuccess;
+}
+inline cudaError_t cudaStreamCreate(cudaStream_t* stream) { return *stream = nullptr, cudaSuccess; }
+inline cudaError_t cudaStreamDestroy(cudaStream_t) { return cudaSuccess; }
+inline cudaError_t cudaStreamSynchronize(cudaStream_t) { return cudaSuccess; }
+inline cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind, cudaStream_t) {
+  return std::memmove(to, from, bytes), cudaSuccess;
+}
+inline cudaError_t cudaMemcpy2DAsync(void* to, size_t to_pitch, const void* from, size_t from_pitch, size_t width,
+                                     size_t height, cudaMemcpyKind, cudaStream_t) {
+  for (size_t r = 0; r < height; ++r)
+    std::memmove(static_cast<char*>(to) + r * to_pitch, static_cast<const char*>(from) + r * from_pitch, width);
+  return cudaSuccess;
+}
+inline cudaError_t cudaMemsetAsync(void* p, int value, size_t bytes, cudaStream_t) {
+  return std::memset(p, value, bytes), cudaSuccess;
+}
+inline cudaError_t cudaMemset2DAsync(void* p, size_t pitch, int value, size_t width, size_t height, cudaStream_t) {
+  for (size_t r = 0; r < height; ++r) std::memset(static_cast<char*>(p) + r * pitch, value, width);
+  return cudaSuccess;
+}
+template <class F>
+cudaError_t cudaFuncSetAttribute(F*, cudaFuncAttribute, int) {
+  return cudaSuccess;
+}
+template <class... P, class... A>
+cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(P...), A&&... args) {
+  const auto call = [&](P... values) {
+    tangram::emulator::run_grid(config->gridDim, config->blockDim, config->dynamicSmemBytes,
+                                [&] { kernel(values...); });
+  };
+  call(static_cast<P>(args)...);
+  return cudaSuccess;
+}

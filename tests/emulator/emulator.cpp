@@ -1,0 +1,214 @@
+#include <sys/mman.h>
+#include <ucontext.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <limits>
+#include <map>
+#include <memory>
+#include <vector>
+
+#include "cuda_runtime.h"
+#include "kernels/error.h"
+
+uint3 threadIdx{}, blockIdx{};
+dim3 blockDim, gridDim;
+
+namespace tangram::emulator {
+namespace {
+
+constexpr size_t kStackBytes = 128 << 10;
+constexpr uint64_t kPoison = ~uint64_t{0};  // a NaN, as f32, bf16 and f64
+
+/// Where a group of threads meets: all that live and belong to it.
+struct Barrier {
+  int members = 0, arrived = 0;
+  uint64_t generation = 0;
+
+  void release_if_full() {
+    if (arrived == 0 || arrived < members) return;
+    arrived = 0;
+    ++generation;
+  }
+};
+
+struct Warp {
+  Barrier barrier;
+  uint64_t slots[warpSize];
+};
+
+struct Fiber {
+  ucontext_t context;
+  std::unique_ptr<char[]> stack;
+  uint3 index;
+  int linear = 0;
+  bool done = false;
+};
+
+/// The block at work. One host thread runs all kernels.
+struct Block {
+  const std::function<void()>* thread;
+  std::vector<Fiber> fibers;
+  std::vector<Warp> warps;
+  Barrier barrier;
+  std::vector<uint64_t> shared;
+  ucontext_t scheduler;
+  Fiber* current = nullptr;
+  uint64_t passed = 0;  // barriers that opened: without any in a round of all fibers nothing can ever move
+  std::exception_ptr failure;
+};
+
+Block block;
+uint64_t launches = 0;
+
+Warp& current_warp() { return block.warps[size_t(block.current->linear / warpSize)]; }
+
+void yield() {
+  Fiber* self = block.current;
+  swapcontext(&self->context, &block.scheduler);
+  threadIdx = self->index;
+}
+
+void wait(Barrier& barrier) {
+  const uint64_t generation = barrier.generation;
+  ++barrier.arrived;
+  barrier.release_if_full();
+  while (barrier.generation == generation) yield();
+}
+
+void leave(Fiber& fiber) {
+  Warp& warp = block.warps[size_t(fiber.linear / warpSize)];
+  warp.slots[fiber.linear % warpSize] = kPoison;
+  for (Barrier* b : {&warp.barrier, &block.barrier}) {
+    --b->members;
+    b->release_if_full();
+  }
+  fiber.done = true;
+}
+
+void fiber_main() {
+  try {
+    (*block.thread)();
+  } catch (...) {
+    block.failure = std::current_exception();
+  }
+  leave(*block.current);
+  setcontext(&block.scheduler);
+}
+
+void start(Fiber& fiber, int linear, dim3 size) {
+  fiber.linear = linear;
+  fiber.index = {unsigned(linear) % size.x, unsigned(linear) / size.x % size.y, unsigned(linear) / (size.x * size.y)};
+  fiber.done = false;
+  if (!fiber.stack) fiber.stack.reset(new char[kStackBytes]);
+  getcontext(&fiber.context);
+  fiber.context.uc_stack.ss_sp = fiber.stack.get();
+  fiber.context.uc_stack.ss_size = kStackBytes;
+  fiber.context.uc_link = nullptr;
+  makecontext(&fiber.context, fiber_main, 0);
+}
+
+uint64_t openings() {
+  uint64_t sum = block.barrier.generation;
+  for (const Warp& warp : block.warps) sum += warp.barrier.generation;
+  return sum;
+}
+
+void run_block(dim3 size) {
+  const auto count = static_cast<int>(size.x * size.y * size.z);
+  block.fibers.resize(std::max(block.fibers.size(), size_t(count)));
+  block.warps.assign(size_t(count + warpSize - 1) / warpSize, Warp{});
+  block.barrier = {.members = count};
+  for (int i = 0; i < count; ++i) {
+    start(block.fibers[size_t(i)], i, size);
+    ++block.warps[size_t(i / warpSize)].barrier.members;
+  }
+  for (Warp& warp : block.warps) std::fill_n(warp.slots, warpSize, kPoison);
+  std::fill(block.shared.begin(), block.shared.end(), kPoison);
+  // In turn from a thread and in a direction that change with every launch.
+  const int first = int(launches * 7 % uint64_t(count)), step = launches % 2 ? 1 : count - 1;
+  for (int running = count; running > 0;) {
+    const uint64_t before = openings();
+    const int running_before = running;
+    int i = first;
+    for (int n = 0; n < count; ++n, i = (i + step) % count) {
+      Fiber& fiber = block.fibers[size_t(i)];
+      if (fiber.done) continue;
+      block.current = &fiber;
+      threadIdx = fiber.index;
+      swapcontext(&block.scheduler, &fiber.context);
+      if (block.failure) std::rethrow_exception(std::exchange(block.failure, nullptr));
+      running -= fiber.done;
+    }
+    CHECK(running < running_before || openings() > before,
+          "{} threads of block ({}, {}, {}) wait at barriers that the others never reach", running, blockIdx.x,
+          blockIdx.y, blockIdx.z);
+  }
+}
+
+}  // namespace
+
+void run_grid(dim3 grid, dim3 size, size_t shared_bytes, const std::function<void()>& thread) {
+  const size_t threads = size_t{size.x} * size.y * size.z;
+  CHECK(threads >= 1 && threads <= 1024, "{} threads a block; allowed: 1 to 1024", threads);
+  CHECK(grid.x >= 1 && grid.y >= 1 && grid.z >= 1 && grid.x <= 0x7fffffff && grid.y <= 65535 && grid.z <= 65535,
+        "a grid of ({}, {}, {})", grid.x, grid.y, grid.z);
+  CHECK(shared_bytes <= 227 << 10, "{} bytes of shared memory; a block has 227 KiB", shared_bytes);
+  block.thread = &thread;
+  block.shared.resize((shared_bytes + 7) / 8);
+  gridDim = grid, blockDim = size;
+  ++launches;
+  for (blockIdx.z = 0; blockIdx.z < grid.z; ++blockIdx.z)
+    for (blockIdx.y = 0; blockIdx.y < grid.y; ++blockIdx.y)
+      for (blockIdx.x = 0; blockIdx.x < grid.x; ++blockIdx.x) run_block(size);
+}
+
+void* dynamic_shared() { return block.shared.data(); }
+void block_barrier() { wait(block.barrier); }
+void warp_barrier() { wait(current_warp().barrier); }
+uint64_t* lane_slots() { return current_warp().slots; }
+int lane() { return block.current->linear % warpSize; }
+
+unsigned ballot(bool bit) {
+  lane_slots()[lane()] = bit;
+  warp_barrier();
+  unsigned bits = 0;
+  for (int i = 0; i < warpSize; ++i) bits |= unsigned(lane_slots()[i] == 1) << i;
+  warp_barrier();
+  return bits;
+}
+
+}  // namespace tangram::emulator
+
+// --- memory ---
+
+static std::map<void*, std::pair<void*, size_t>> allocations;  // by the address given out: the mapping
+
+const char* cudaGetErrorString(cudaError_t error) {
+  return error == cudaErrorMemoryAllocation ? "out of memory" : error == cudaSuccess ? "no error" : "invalid value";
+}
+
+cudaError_t cudaMalloc(void** p, size_t bytes) {
+  const auto page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
+  const size_t used = (bytes + 255) / 256 * 256, mapped = (used + page - 1) / page * page + page;
+  void* base = mmap(nullptr, mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (base == MAP_FAILED) return cudaErrorMemoryAllocation;
+  mprotect(static_cast<char*>(base) + mapped - page, page, PROT_NONE);
+  *p = static_cast<char*>(base) + mapped - page - used;
+  allocations[*p] = {base, mapped};
+  return cudaSuccess;
+}
+
+cudaError_t cudaFree(void* p) {
+  if (!p) return cudaSuccess;
+  const auto found = allocations.find(p);
+  if (found == allocations.end()) return cudaErrorInvalidValue;
+  munmap(found->second.first, found->second.second);
+  allocations.erase(found);
+  return cudaSuccess;
+}
+
+cudaError_t cudaMemGetInfo(size_t* free_bytes, size_t* total_bytes) {
+  *free_bytes = *total_bytes = size_t{16} << 30;
+  return cudaSuccess;
+}
