@@ -166,29 +166,108 @@ TEST_F(ScoreTableTest, EqualTablesAreEqualBytesAtAnyTime) {
   EXPECT_EQ(bytes_of(path("a.h5")), bytes_of(path("b.h5")));
 }
 
-TEST_F(ScoreTableTest, H5pySeesLabels) {
+// Every array as an independent reader shows it, in the order of the file; the values are example()'s by hand.
+TEST_F(ScoreTableTest, H5pySeesEveryArrayWithItsLabels) {
   if (std::system("/usr/bin/python3 -c 'import h5py' 2>/dev/null") != 0) GTEST_SKIP() << "no python3-h5py";
   write_scores(example(), path());
   std::ofstream(path("read.py")) << R"(
 import h5py, sys
 f = h5py.File(sys.argv[1])
-print([d.label or d[0].name for d in f['value'].dims], f['value'].shape)
-print(f['value'].dims[1][0].asstr()[:].tolist(), f['value'].dims[0][0].asstr()[1])
-print(f['value'][1].tolist(), f['weight_bytes'].attrs['units'], f['kv_cache_bytes'][0].tolist())
-print(f['attention_kl_divergence'][:].tolist(), f['attention_variant'].asstr()[:].tolist())
-print([d[0].name for d in f['attention_kl_divergence'].dims], h5py.h5ds.is_scale(f['scenario'].id))
-print(f.attrs['teacher_digest'], f['scenario'].attrs['NAME'])
-print(sorted(f[r[0]].name for r in f['scenario'].attrs['REFERENCE_LIST'])[-2:])
+names = []
+f.id.links.iterate(lambda name: names.append(name.decode()), idx_type=h5py.h5.INDEX_CRT_ORDER)
+netcdf = 'CLASS', 'NAME', 'DIMENSION_LIST', 'REFERENCE_LIST'
+for name in names:
+  a = f[name]
+  is_scale, text = h5py.h5ds.is_scale(a.id), h5py.check_string_dtype(a.dtype)
+  print(name, 'is a dimension' if is_scale else '(' + ' x '.join(d[0].name[1:] for d in a.dims) + ')',
+        text.encoding if text else a.dtype,
+        *[f'{key}="{value.decode()}"' for key, value in a.attrs.items() if key not in netcdf])
+  print(' ', *([t or '-' for t in a.asstr()[:]] if text else ['%.4g' % v for v in a[()].flat]), sep='  ')
+  if is_scale:
+    users = [(f[r].name[1:], axis) for r, axis in a.attrs['REFERENCE_LIST']]
+    assert users == [(n, i) for n in names for i, d in enumerate(f[n].dims) if len(d) and d[0] == a], users
+    assert a.attrs['NAME'].decode() == name
+print(*[f'{key}={value.decode()}' for key, value in f.attrs.items()], sep='\n')
 )";
   const std::string output =
       output_of(fmt::format("/usr/bin/python3 {} {} 2>&1", path("read.py").string(), path().string()));
-  EXPECT_EQ(output, R"(['/replacement', '/metric'] (8, 2)
-['kl_divergence', 'top_1'] 0/attention-gqa_2
-[0.25, 0.1] b'byte' [5.0, nan]
-[[nan, 0.25, nan], [nan, nan, 3.5]] ['gqa_4', 'gqa_2', 'no_op']
-['/layer', '/attention_variant'] True
-b'0123abcd' b'scenario'
-['/weight_bytes', '/workspace_bytes']
+  EXPECT_EQ(output, R"(layer is a dimension int64
+   0  1
+outside_parameters () float64 long_name="embedding, head and final norm" units="1"
+   61
+replacement is a dimension utf-8 long_name="layers and their new subblocks"
+   0/attention-gqa_4  0/attention-gqa_2  1/attention-gqa_4  1/attention-no_op  0/ffn-ffn_64  1/ffn-ffn_64  1/block-no_op-ffn_32  0-1/block-gqa_4-ffn_64
+first_layer (replacement) int64
+   0  0  1  1  0  1  1  0
+layer_count (replacement) int64
+   1  1  1  1  1  1  1  2
+attention (replacement) utf-8 long_name="new attention; empty: the teacher's stays"
+   gqa_4  gqa_2  gqa_4  no_op  -  -  no_op  gqa_4
+ffn (replacement) utf-8 long_name="new FFN; empty: the teacher's stays"
+   -  -  -  -  ffn_64  ffn_64  ffn_32  ffn_64
+is_teacher (replacement) int64 long_name="1: the teacher's own subblock"
+   1  0  1  0  1  1  0  0
+is_scored (replacement) int64 long_name="1: scored; 0: values are sums of its parts'"
+   1  1  1  1  1  1  0  1
+parameters (replacement) float64 units="1"
+   2  9  16  23  30  37  44  51
+metric is a dimension utf-8
+   kl_divergence  top_1
+metric_units (metric) utf-8
+   nats  1
+higher_is_better (metric) int64
+   0  1
+teacher_value (metric) float64 long_name="units: metric_units"
+   0  1
+value (replacement x metric) float64 coordinates="first_layer layer_count attention ffn" long_name="units: metric_units"
+   nan  0.3333  0.25  0.1  nan  0.05882  3.5  0.04167  nan  0.03226  nan  0.02632  nan  0.02222  nan  0.01923
+standard_error (replacement x metric) float64 coordinates="first_layer layer_count attention ffn" long_name="units: metric_units"
+   nan  nan  nan  nan  nan  nan  nan  nan  nan  nan  nan  nan  nan  nan  0.125  nan
+attention_variant is a dimension utf-8
+   gqa_4  gqa_2  no_op
+attention_kl_divergence (layer x attention_variant) float64 units="nats"
+   nan  0.25  nan  nan  nan  3.5
+attention_top_1 (layer x attention_variant) float64 units="1"
+   0.3333  0.1  nan  0.05882  nan  0.04167
+ffn_variant is a dimension utf-8
+   ffn_64
+ffn_kl_divergence (layer x ffn_variant) float64 units="nats"
+   nan  nan
+ffn_top_1 (layer x ffn_variant) float64 units="1"
+   0.03226  0.02632
+scenario is a dimension utf-8
+   chat  batch
+input_tokens (scenario) int64
+   128  16
+output_tokens (scenario) int64
+   64  512
+concurrency (scenario) int64
+   8  32
+precision (scenario) utf-8
+   bf16  f32
+workspace_bytes (scenario) float64 units="byte"
+   nan  62
+outside_weight_bytes (scenario) float64 long_name="embedding, head and final norm" units="byte"
+   58  nan
+weight_bytes (replacement x scenario) float64 coordinates="first_layer layer_count attention ffn" units="byte"
+   4  8  11  15  18  22  25  29  32  36  39  43  46  50  53  57
+outside_kv_cache_bytes (scenario) float64 long_name="embedding, head and final norm" units="byte"
+   0  nan
+kv_cache_bytes (replacement x scenario) float64 coordinates="first_layer layer_count attention ffn" units="byte"
+   5  nan  12  nan  19  nan  26  nan  33  nan  40  nan  47  nan  54  nan
+outside_prefill_seconds (scenario) float64 long_name="embedding, head and final norm" units="s"
+   59  nan
+prefill_seconds (replacement x scenario) float64 coordinates="first_layer layer_count attention ffn" units="s"
+   6  nan  13  nan  20  nan  27  nan  34  nan  41  nan  48  nan  55  nan
+outside_decode_seconds (scenario) float64 long_name="embedding, head and final norm" units="s"
+   60  nan
+decode_seconds (replacement x scenario) float64 coordinates="first_layer layer_count attention ffn" units="s"
+   7  nan  14  nan  21  nan  28  nan  35  nan  42  nan  49  nan  56  nan
+Conventions=CF-1.8
+Format=tangram scores 1
+remark=
+scoring_tokens=4096
+teacher_digest=0123abcd
 )");
 }
 
@@ -235,6 +314,13 @@ TEST_F(ScoreTableTest, WrongTablesAreRefused) {
   EXPECT_THAT(refused([](auto& t) { t.outside.pop_back(); }), HasSubstr("outside"));
   EXPECT_THAT(refused([](auto& t) { t.attributes["x"] = std::string("a\0b", 3); }), HasSubstr("attribute 'x'"));
   EXPECT_THAT(refused([](auto& t) { t.layer_count = 0; }), HasSubstr("0 layers"));
+}
+
+TEST_F(ScoreTableTest, AWrongTableIsNotWritten) {
+  ScoreTable table = example();
+  table.rows[1].standard_errors[0] = -1;
+  EXPECT_THAT(message_of([&] { write_scores(table, path()); }), HasSubstr("scores.h5: replacement 1: standard error"));
+  EXPECT_FALSE(fs::exists(path()));
 }
 
 TEST_F(ScoreTableTest, UnknownNamesAreRefusedWithTheKnown) {
