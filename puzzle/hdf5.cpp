@@ -4,7 +4,7 @@
 
 #include <cstring>
 
-#include "blocks/file.h"
+#include "blocks/sha256.h"
 #include "kernels/error.h"
 
 namespace tangram {
@@ -12,8 +12,9 @@ namespace {
 
 static_assert(std::is_same_v<hid_t, int64_t> && std::is_same_v<herr_t, int>);
 
-constexpr size_t kTextReferenceBytes = 16;       // length, heap address and index of a text, in the file
-constexpr uint64_t kMostStringBytes = 64 << 20;  // of one array; a few heap entries could be shared by many strings
+constexpr std::string_view kSealStart = "\nsha256 of all bytes above: ";
+constexpr size_t kTextReferenceBytes = 16, kHeapHeaderBytes = 16;
+constexpr hid_t kText = -1;  // stands for a type: HDF5 has many that are UTF-8 text of any length
 
 // HDF5 prints its errors unless told otherwise; ours go into the exception.
 class Quiet {
@@ -88,6 +89,30 @@ void put_attribute(hid_t object, const char* name, hid_t type, hsize_t count, co
 }
 
 std::string shape_text(std::span<const size_t> shape) { return fmt::format("({})", fmt::join(shape, ", ")); }
+
+std::string seal_of(std::string_view image) { return fmt::format("{}{}\n", kSealStart, digest_bytes(image)); }
+
+// The image without its seal.
+std::string_view checked_image(const std::filesystem::path& path, std::string_view file) {
+  const size_t start = file.rfind(kSealStart);
+  if (start == file.npos || file.substr(start) != seal_of(file.substr(0, start)))
+    throw bad_input(
+        "{}: its last line must be the SHA-256 of the bytes above; it is damaged, cut short or was changed by another "
+        "program: restore it, or delete it and run the stage that makes it",
+        path.string());
+  return file.substr(0, start);
+}
+
+Hdf5Id open_image(const std::filesystem::path& path, std::string_view image) {
+  const Quiet quiet;
+  const Hdf5Id access = property_list(H5P_FILE_ACCESS);
+  H5Pset_fapl_core(access, 1 << 20, false);
+  H5Pset_file_image(access, const_cast<char*>(image.data()), image.size());  // is copied
+  // HDF5 wants a name that no file has; below a file there is none.
+  return {checked(H5Fopen((path / "image").c_str(), H5F_ACC_RDONLY, access), path, "cannot be read as HDF5",
+                  Failure::bad_input),
+          H5Fclose};
+}
 
 }  // namespace
 
@@ -191,26 +216,14 @@ void Hdf5Writer::save() {
   checked(H5Fflush(file_, H5F_SCOPE_GLOBAL), path_, "cannot be flushed");
   std::string image(static_cast<size_t>(checked(H5Fget_file_image(file_, nullptr, 0), path_, "has no image")), '\0');
   checked(H5Fget_file_image(file_, image.data(), image.size()), path_, "has no image");
+  seal(image);
   write_file_atomically(path_, image);
 }
 
-static Hdf5Id open_file(const std::filesystem::path& path) {
-  const Quiet quiet;
-  const Hdf5Id access = property_list(H5P_FILE_ACCESS);
-  H5Pset_file_locking(access, false, true);  // files are replaced, never changed, and some file systems have no locks
-  return {checked(H5Fopen(path.c_str(), H5F_ACC_RDONLY, access), path, "cannot be read as HDF5", Failure::bad_input),
-          H5Fclose};
-}
-
-static uint64_t size_of_file(const std::filesystem::path& path) {
-  std::error_code error;
-  const uint64_t bytes = std::filesystem::file_size(path, error);
-  if (error) throw bad_input("{}: cannot be read: {}", path.string(), error.message());
-  return bytes;
-}
+void seal(std::string& image) { image += seal_of(image); }
 
 Hdf5Reader::Hdf5Reader(const std::filesystem::path& path)
-    : path_(path), file_bytes_(size_of_file(path)), file_(open_file(path)) {}
+    : path_(path), image_(path), file_(open_image(path, checked_image(path, image_.bytes()))) {}
 
 bool Hdf5Reader::has(const std::string& name) const {
   const Quiet quiet;
@@ -224,8 +237,8 @@ Hdf5Id Hdf5Reader::open(const std::string& name) const {
   if (link.type != H5L_TYPE_HARD) throw bad_input("{}: '{}' is a link; must be an array", path_.string(), name);
   Hdf5Id array(checked(H5Dopen2(file_, name.c_str(), H5P_DEFAULT), path_, name, Failure::bad_input), H5Dclose);
   const Hdf5Id create(checked(H5Dget_create_plist(array), path_, name, Failure::bad_input), H5Pclose);
-  if (H5Pget_layout(create) != H5D_CONTIGUOUS || H5Pget_external_count(create) != 0 || H5Pget_nfilters(create) != 0)
-    throw bad_input("{}: '{}' must be stored contiguously in this file, without filters", path_.string(), name);
+  if (H5Pget_layout(create) != H5D_CONTIGUOUS || H5Pget_external_count(create) != 0)
+    throw bad_input("{}: '{}' must be stored contiguously in this file", path_.string(), name);
   return array;
 }
 
@@ -243,65 +256,85 @@ size_t Hdf5Reader::length(const std::string& name) const {
   const std::vector<size_t> shape = shape_of(array);
   if (shape.size() != 1)
     throw bad_input("{}: '{}' is {}; must have one dimension", path_.string(), name, shape_text(shape));
-  if (shape[0] > file_bytes_ / sizeof(double))
+  if (shape[0] > image_.bytes().size() / sizeof(double))
     throw bad_input("{}: '{}' claims {} values, more than the file's {} bytes hold", path_.string(), name, shape[0],
-                    file_bytes_);
+                    image_.bytes().size());
   return shape[0];
 }
 
-// `shape` has been bounded by lengths above, so its product is checked before anything is allocated for it.
-static size_t checked_count(const std::filesystem::path& path, const std::string& name, std::span<const size_t> shape,
-                            uint64_t file_bytes) {
-  size_t count = 1;
-  for (const size_t n : shape)
-    if (__builtin_mul_overflow(count, n, &count) || count > file_bytes / sizeof(double))
-      throw bad_input("{}: '{}' {} cannot be held by a file of {} bytes", path.string(), name, shape_text(shape),
-                      file_bytes);
-  return count;
+std::string_view Hdf5Reader::bytes_at(const std::string& name, uint64_t at, uint64_t count) const {
+  const std::string_view all = image_.bytes();
+  if (at > all.size() || count > all.size() - at)
+    throw bad_input("{}: '{}' has {} bytes at {}, beyond the file's {}", path_.string(), name, count, at, all.size());
+  return all.substr(at, count);
 }
 
-void Hdf5Reader::read(void* values, const std::string& name, const std::vector<size_t>& shape, int64_t type) const {
+std::string_view Hdf5Reader::values_of(const std::string& name, const std::vector<size_t>& shape, int64_t type) const {
   const Quiet quiet;
   const Hdf5Id array = open(name), stored(H5Dget_type(array), H5Tclose);
   if (shape_of(array) != shape)
     throw bad_input("{}: '{}' is {}; must be {}", path_.string(), name, shape_text(shape_of(array)), shape_text(shape));
-  const bool variable = H5Tget_class(stored) == H5T_STRING && H5Tis_variable_str(stored) > 0;
-  if (H5Tget_class(stored) == H5T_STRING ? !variable || H5Tis_variable_str(type) <= 0 : H5Tequal(stored, type) <= 0)
+  if (type == kText ? H5Tis_variable_str(stored) <= 0 : H5Tequal(stored, type) <= 0)
     throw bad_input("{}: '{}' has another type than f64, i64 or UTF-8 text, as its place asks", path_.string(), name);
-  size_t count = 1;
-  for (const size_t n : shape) count *= n;
-  if (H5Dget_storage_size(array) != count * (variable ? kTextReferenceBytes : sizeof(double)))
+  uint64_t bytes = type == kText ? kTextReferenceBytes : sizeof(double);
+  bool overflows = false;
+  for (const size_t n : shape) overflows |= __builtin_mul_overflow(bytes, n, &bytes);
+  if (overflows || H5Dget_storage_size(array) != bytes)
     throw bad_input("{}: '{}' is not stored whole", path_.string(), name);
-  if (variable) {
-    const Hdf5Id space(H5Dget_space(array), H5Sclose);
-    hsize_t bytes = 0;
-    checked(H5Dvlen_get_buf_size(array, type, space, &bytes), path_, name, Failure::bad_input);
-    if (bytes > kMostStringBytes)
-      throw bad_input("{}: '{}' has {} bytes of text; at most {}", path_.string(), name, bytes, kMostStringBytes);
+  return bytes_at(name, H5Dget_offset(array), bytes);
+}
+
+template <class T>
+static T number_at(std::string_view bytes, size_t at) {
+  T value;
+  std::memcpy(&value, bytes.substr(at, sizeof value).data(), sizeof value);
+  return value;
+}
+
+// `reference`: length of the text (4 bytes), and where its bytes are: address of a global heap (8) and index of an
+// object in it (4). The heap is a header of 16 bytes and objects, each of them a header (index: 2 bytes; size: 8, at 8)
+// and its bytes, to the next multiple of 8 (HDF5 File Format Specification 3.0, sections III.E and IV.A.2.d). HDF5 1.10
+// follows damaged references out of its memory or forever.
+std::string_view Hdf5Reader::text_at(const std::string& name, std::string_view reference) const {
+  const auto length = number_at<uint32_t>(reference, 0), index = number_at<uint32_t>(reference, 12);
+  if (length == 0) return {};
+  uint64_t at = number_at<uint64_t>(reference, 4);
+  if (!bytes_at(name, at, kHeapHeaderBytes).starts_with("GCOL"))
+    throw bad_input("{}: '{}' has a text at {}, where none are", path_.string(), name, at);
+  for (at += kHeapHeaderBytes;;) {
+    const std::string_view header = bytes_at(name, at, kHeapHeaderBytes);
+    const auto found = number_at<uint16_t>(header, 0);
+    const auto bytes = number_at<uint64_t>(header, 8);
+    at += kHeapHeaderBytes;
+    if (found == index && length <= bytes) return bytes_at(name, at, length);
+    if (found == 0 || bytes > image_.bytes().size())  // 0: the heap's end
+      throw bad_input("{}: '{}' has no text {} where one should be", path_.string(), name, index);
+    at += (bytes + 7) / 8 * 8;
   }
-  checked(H5Dread(array, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, values), path_, name, Failure::bad_input);
+}
+
+template <class T>
+static std::vector<T> numbers(std::string_view bytes) {
+  std::vector<T> values(bytes.size() / sizeof(T));
+  std::memcpy(values.data(), bytes.data(), bytes.size());
+  return values;
 }
 
 std::vector<double> Hdf5Reader::doubles(const std::string& name, const std::vector<size_t>& shape) const {
-  std::vector<double> values(checked_count(path_, name, shape, file_bytes_));
-  read(values.data(), name, shape, H5T_IEEE_F64LE);
-  return values;
+  return numbers<double>(values_of(name, shape, H5T_IEEE_F64LE));
 }
 
 std::vector<int64_t> Hdf5Reader::integers(const std::string& name, const std::vector<size_t>& shape) const {
-  std::vector<int64_t> values(checked_count(path_, name, shape, file_bytes_));
-  read(values.data(), name, shape, H5T_STD_I64LE);
-  return values;
+  return numbers<int64_t>(values_of(name, shape, H5T_STD_I64LE));
 }
 
 std::vector<std::string> Hdf5Reader::strings(const std::string& name, const std::vector<size_t>& shape) const {
-  std::vector<char*> pointers(checked_count(path_, name, shape, file_bytes_), nullptr);
-  const Hdf5Id type = utf8_type(H5T_VARIABLE);
-  read(pointers.data(), name, shape, type);
+  std::string_view references = values_of(name, shape, kText);
   std::vector<std::string> values;
-  for (char* text : pointers) {
-    values.emplace_back(text ? text : "");
-    H5free_memory(text);
+  for (size_t bytes = 0; !references.empty(); references.remove_prefix(kTextReferenceBytes)) {
+    values.emplace_back(text_at(name, references));
+    if ((bytes += values.back().size()) > image_.bytes().size())
+      throw bad_input("{}: '{}' has more bytes of text than the file", path_.string(), name);
   }
   return values;
 }
@@ -318,7 +351,7 @@ std::map<std::string, std::string> Hdf5Reader::attributes() const {
     const Hdf5Id type(H5Aget_type(attribute), H5Tclose), space(H5Aget_space(attribute), H5Sclose);
     const size_t bytes = H5Tget_size(type);
     if (H5Tget_class(type) != H5T_STRING || H5Tis_variable_str(type) > 0 ||
-        H5Sget_simple_extent_type(space) != H5S_SCALAR || bytes > file_bytes_)
+        H5Sget_simple_extent_type(space) != H5S_SCALAR || bytes > image_.bytes().size())
       continue;
     std::string name(static_cast<size_t>(std::max<ssize_t>(H5Aget_name(attribute, 0, nullptr), 0)), '\0');
     H5Aget_name(attribute, name.size() + 1, name.data());

@@ -4,7 +4,10 @@
 #include <map>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
+
+#include "blocks/file.h"
 
 namespace tangram {
 
@@ -33,7 +36,8 @@ class Hdf5Id {
 ///
 /// An array whose only dimension has its own name is that dimension's coordinates and has to come before the arrays
 /// over it; no array at all belongs to a dimension of length 0. Equal calls make equal bytes: the file holds no time
-/// stamps. It is built in memory; nothing is on disk before `save`. Functions throw Error naming the file.
+/// stamps. It is built in memory; nothing is on disk before `save`. Behind what HDF5 reads, the file ends in a line
+/// with the SHA-256 of all bytes before it. Functions throw Error naming the file.
 class Hdf5Writer {
  public:
   explicit Hdf5Writer(const std::filesystem::path& path);
@@ -69,10 +73,14 @@ class Hdf5Writer {
   std::map<std::string, Scale> scales_;
 };
 
-/// Reads arrays of a file that may be damaged or hostile. A shape is compared with what the caller expects, and what an
-/// array claims to hold with the file's size, before memory is taken for it. Arrays that are linked from elsewhere,
-/// stored in another file, filtered, or of another type are refused. Functions throw Error (bad_input) naming the file,
-/// the array, what was found and what is allowed.
+/// The line with the digest, at the end of a file's bytes.
+void seal(std::string& image);
+
+/// Reads arrays of a file that may be damaged or hostile. One that does not end in the digest of its bytes is refused
+/// before HDF5 sees it, which takes many a changed byte for a value; and HDF5 only says where an array lies: numbers
+/// and texts are read from the bytes there. An array has the shape that the caller expects. Arrays that are linked from
+/// elsewhere, in pieces or another file, or of another type are refused. Functions throw Error (bad_input) naming the
+/// file, the array, what was found and what is allowed.
 class Hdf5Reader {
  public:
   explicit Hdf5Reader(const std::filesystem::path& path);
@@ -88,10 +96,12 @@ class Hdf5Reader {
 
  private:
   Hdf5Id open(const std::string& name) const;
-  void read(void* values, const std::string& name, const std::vector<size_t>& shape, int64_t type) const;
+  std::string_view bytes_at(const std::string& name, uint64_t at, uint64_t count) const;
+  std::string_view values_of(const std::string& name, const std::vector<size_t>& shape, int64_t type) const;
+  std::string_view text_at(const std::string& name, std::string_view reference) const;
 
   std::filesystem::path path_;
-  uint64_t file_bytes_;
+  MappedFile image_;
   Hdf5Id file_;
 };
 

@@ -86,12 +86,12 @@ void check_table(const ScoreTable& table, const std::string& source);
 ///   metric        metric_units, higher_is_better, teacher_value
 ///   scenario      input_tokens, output_tokens, concurrency, precision, outside_weight_bytes, outside_kv_cache_bytes,
 ///                 outside_prefill_seconds, outside_decode_seconds, workspace_bytes
-///   layer x attention_variant, layer x ffn_variant      attention_<metric>, ffn_<metric>: `value` of the replacements
-///   of
-///                 one subblock again, as a grid; NaN where there is none. For people: not read back.
+///   layer x attention_variant, layer x ffn_variant      attention_<metric>, ffn_<metric>: `value` of the
+///                 replacements of one subblock again, as a grid; NaN where there is none. For people: not read back.
 void write_scores(const ScoreTable& table, const std::filesystem::path& path);
 
-/// Throws Error (bad_input) naming file and array if anything is missing, damaged, too large or inconsistent.
+/// Throws Error (bad_input) naming the file, and the array, if a byte is not as it was written or anything is missing
+/// or inconsistent.
 ScoreTable read_scores(const std::filesystem::path& path);
 
 }  // namespace tangram
