@@ -7,11 +7,20 @@
 #include <cstring>
 #include <utility>
 
+#include "kernels/cuda_devices.h"
+#include "kernels/transfer.h"
+
 namespace tangram {
 
 static constexpr int64_t kAlignment = 64;  // a cache line, and the width of an AVX-512 register
 
-Arena::Arena(int64_t capacity_bytes) : capacity_(std::max<int64_t>(capacity_bytes, kAlignment)) {
+Arena::Arena(int64_t capacity_bytes, Device device)
+    : capacity_(std::max<int64_t>(capacity_bytes, kAlignment)), device_(device) {
+  if (device == Device::cuda) {
+    if constexpr (kCudaBuilt) base_ = static_cast<char*>(cuda::allocate(capacity_));
+    CHECK(base_, "this program was built without CUDA");
+    return;
+  }
   void* p = mmap(nullptr, static_cast<size_t>(capacity_), PROT_READ | PROT_WRITE,
                  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (p == MAP_FAILED)
@@ -20,9 +29,10 @@ Arena::Arena(int64_t capacity_bytes) : capacity_(std::max<int64_t>(capacity_byte
   base_ = static_cast<char*>(p);
 }
 
-Arena Arena::planner() {
+Arena Arena::planner(Device device) {
   Arena arena;
   arena.planner_ = true;
+  arena.device_ = device;
   arena.capacity_ = INT64_MAX;
   return arena;
 }
@@ -32,10 +42,13 @@ Arena::Arena(Arena&& other) noexcept
       capacity_(std::exchange(other.capacity_, 0)),
       used_(std::exchange(other.used_, 0)),
       peak_(other.peak_),
-      planner_(other.planner_) {}
+      planner_(other.planner_),
+      device_(other.device_) {}
 
 Arena::~Arena() {
-  if (base_) munmap(base_, static_cast<size_t>(capacity_));
+  if (base_ && device_ == Device::cpu) munmap(base_, static_cast<size_t>(capacity_));
+  if constexpr (kCudaBuilt)
+    if (base_ && device_ == Device::cuda) cuda::release(base_);
 }
 
 Tensor Arena::tensor(int64_t rows, int64_t cols, DType dtype) {
@@ -45,7 +58,7 @@ Tensor Arena::tensor(int64_t rows, int64_t cols, DType dtype) {
   void* data = planner_ ? nullptr : base_ + used_;
   used_ += bytes;
   peak_ = std::max(peak_, used_);
-  return {data, rows, cols, cols, dtype, Device::cpu};
+  return {data, rows, cols, cols, dtype, device_};
 }
 
 }  // namespace tangram

@@ -10,9 +10,10 @@ namespace tangram {
 /// a run's memory is executed with a planner first and with a real arena after, so the plan and the use cannot differ.
 class Arena {
  public:
-  /// Reserves `capacity_bytes`; the system commits pages as they are touched, filled with zeros.
-  explicit Arena(int64_t capacity_bytes);
-  static Arena planner();
+  /// On the CPU reserves `capacity_bytes`; the system commits pages as they are touched, filled with zeros. On a GPU
+  /// takes them. Throws Error if they are not there.
+  explicit Arena(int64_t capacity_bytes, Device device = Device::cpu);
+  static Arena planner(Device device = Device::cpu);
   ~Arena();
   Arena(Arena&& other) noexcept;
   Arena(const Arena&) = delete;
@@ -26,6 +27,7 @@ class Arena {
   void rewind(int64_t mark) { used_ = mark; }
 
   bool is_planner() const { return planner_; }
+  Device device() const { return device_; }
   int64_t used_bytes() const { return used_; }
   int64_t peak_bytes() const { return peak_; }
   int64_t capacity_bytes() const { return capacity_; }
@@ -35,6 +37,7 @@ class Arena {
   char* base_ = nullptr;
   int64_t capacity_ = 0, used_ = 0, peak_ = 0;
   bool planner_ = false;
+  Device device_ = Device::cpu;
 };
 
 /// Rewinds an arena to where it stood when the scope was entered.

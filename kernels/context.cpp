@@ -2,20 +2,33 @@
 
 #include <omp.h>
 
+#include "kernels/cuda_devices.h"
 #include "kernels/matmul_cache.h"
+#include "kernels/transfer.h"
 
 namespace tangram {
+
+static Stream make_stream(Device device) {
+  if constexpr (kCudaBuilt)
+    if (device == Device::cuda) return cuda::make_stream();
+  return nullptr;
+}
 
 Context::Context() : Context(Options{}) {}
 
 Context::Context(const Options& options)
-    : threads(options.threads > 0 ? options.threads : omp_get_max_threads()),
-      scratch(options.scratch_bytes),
+    : device(options.device),
+      threads(options.threads > 0 ? options.threads : omp_get_max_threads()),
+      stream(make_stream(options.device)),
+      scratch(options.scratch_bytes, options.device),
       matmuls(std::make_unique<MatmulCache>()) {
   static SelfCommunicator self;  // has no state
   tensor_parallel = &self;
 }
 
-Context::~Context() = default;
+Context::~Context() {
+  if constexpr (kCudaBuilt)
+    if (stream) cuda::destroy(stream);
+}
 
 }  // namespace tangram

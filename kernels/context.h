@@ -5,7 +5,11 @@
 #include "kernels/arena.h"
 #include "kernels/communicator.h"
 
+struct CUstream_st;
+
 namespace tangram {
+
+using Stream = CUstream_st*;  ///< CUDA's cudaStream_t
 
 class MatmulCache;  // kernels/matmul_cache.h
 
@@ -15,6 +19,7 @@ class MatmulCache;  // kernels/matmul_cache.h
 class Context {
  public:
   struct Options {
+    Device device = Device::cpu;
     int threads = 0;                           ///< 0: as many as the process may use
     int64_t scratch_bytes = int64_t{8} << 30;  ///< address space for scratch; committed only when touched
   };
@@ -24,8 +29,10 @@ class Context {
   Context(const Context&) = delete;
   Context& operator=(const Context&) = delete;
 
+  const Device device;
   const int threads;
-  Arena scratch;  ///< for the duration of one operation: take an ArenaScope first
+  const Stream stream;  ///< where the work of a GPU is queued; null on the CPU
+  Arena scratch;        ///< for the duration of one operation: take an ArenaScope first
   const std::unique_ptr<MatmulCache> matmuls;
   int64_t matmul_calls = 0;       ///< matrix products issued so far; tests count them
   double matmul_flops = 0;        ///< their operations, 2 M N K each; benchmarks divide by them

@@ -49,6 +49,8 @@ void backward_row(T* dx, float* dw, const T* dy, const T* x, const T* w, float r
 void rmsnorm_forward(Tensor y, Tensor rstd, Tensor x, Tensor w, float eps, Context& ctx) {
   check_inputs(x, w, rstd);
   check_tensor("y", y, x.rows, x.cols, x.dtype);
+  if constexpr (kCudaBuilt)
+    if (on_cuda(ctx, {y, rstd, x, w})) return cuda::rmsnorm_forward(y, rstd, x, w, eps, ctx);
   dispatch(x.dtype, [&]<class T>() {
 #pragma omp parallel for num_threads(ctx.threads) schedule(static) if (x.rows > 1)
     for (int64_t n = 0; n < x.rows; ++n)
@@ -61,6 +63,8 @@ void rmsnorm_backward(Tensor dx, Tensor dw, Tensor dy, Tensor x, Tensor w, Tenso
   check_tensor("dy", dy, x.rows, x.cols, x.dtype);
   if (dx.data) check_tensor("dx", dx, x.rows, x.cols, x.dtype);
   if (dw.data) check_tensor("dw", dw, 1, x.cols, DType::f32);
+  if constexpr (kCudaBuilt)
+    if (on_cuda(ctx, {dx, dw, dy, x, w, rstd})) return cuda::rmsnorm_backward(dx, dw, dy, x, w, rstd, ctx, accumulate);
 
   ArenaScope scope(ctx.scratch);
   const Tensor partial = ctx.scratch.tensor(ctx.threads, dw.data ? x.cols : 0, DType::f32);  // a row a thread

@@ -26,4 +26,9 @@ void rmsnorm_forward(Tensor y, Tensor rstd, Tensor x, Tensor w, float eps, Conte
 /// Pass an empty dx or dw where nobody needs it.
 void rmsnorm_backward(Tensor dx, Tensor dw, Tensor dy, Tensor x, Tensor w, Tensor rstd, Context& ctx, bool accumulate);
 
+namespace cuda {  // rmsnorm.cu; arguments already checked
+void rmsnorm_forward(Tensor y, Tensor rstd, Tensor x, Tensor w, float eps, Context& ctx);
+void rmsnorm_backward(Tensor dx, Tensor dw, Tensor dy, Tensor x, Tensor w, Tensor rstd, Context& ctx, bool accumulate);
+}  // namespace cuda
+
 }  // namespace tangram

@@ -1,0 +1,105 @@
+#pragma once
+#include <cuda_bf16.h>
+#include <cuda_runtime.h>
+
+#include <initializer_list>
+
+#include "kernels/context.h"
+
+// What the CUDA sources share. Kernels see __nv_bfloat16 where tensors hold bf16: the same bits, with the machine's own
+// conversions.
+
+/// Throws Error with the call, its place and CUDA's explanation unless it succeeds.
+#define CUDA_CHECK(call)                                                                          \
+  do {                                                                                            \
+    const cudaError_t cuda_error = (call);                                                        \
+    CHECK(cuda_error == cudaSuccess, "{} ended with: {}", #call, cudaGetErrorString(cuda_error)); \
+  } while (false)
+
+namespace tangram::cuda {
+
+constexpr int kWarp = 32;
+constexpr unsigned kAllLanes = ~0u;
+
+template <class T>
+struct ElementOf {
+  using type = T;
+};
+template <>
+struct ElementOf<bf16> {
+  using type = __nv_bfloat16;
+};
+/// The kernel's name for a tensor's element.
+template <class T>
+using Element = typename ElementOf<T>::type;
+
+template <class T>
+Element<T>* data(Tensor x) {
+  return static_cast<Element<T>*>(x.data);
+}
+
+__device__ inline float to_float(float x) { return x; }
+__device__ inline float to_float(__nv_bfloat16 x) { return __bfloat162float(x); }
+template <class E>
+__device__ E from_float(float x) {
+  if constexpr (sizeof(E) == sizeof(float))
+    return x;
+  else
+    return __float2bfloat16_rn(x);
+}
+
+/// N neighbouring elements that move in one access.
+template <class E, int N>
+struct alignas(sizeof(E) * N) Pack {
+  E v[N];
+};
+
+/// Elements of 16 bytes, the widest access, if every tensor is aligned for it, row by row; else 1.
+template <class T>
+int pack_size(std::initializer_list<Tensor> tensors) {
+  constexpr int64_t kBytes = 16;
+  for (const Tensor& t : tensors) {
+    const int64_t elements = kBytes / size_of(t.dtype);
+    if (reinterpret_cast<uintptr_t>(t.data) % kBytes != 0 || t.cols % elements != 0 ||
+        (t.rows > 1 && t.stride % elements != 0))
+      return 1;
+  }
+  return static_cast<int>(kBytes / static_cast<int64_t>(sizeof(T)));
+}
+
+/// Calls f.operator()<N>() with N = pack_size<T>(tensors).
+template <class T, class F>
+void dispatch_pack(std::initializer_list<Tensor> tensors, F&& f) {
+  constexpr int kWide = 16 / sizeof(T);
+  if (pack_size<T>(tensors) == kWide)
+    f.template operator()<kWide>();
+  else
+    f.template operator()<1>();
+}
+
+/// The sum over the lanes of a warp, in every lane; a fixed order.
+__device__ inline float warp_sum(float x) {
+  for (int mask = kWarp / 2; mask > 0; mask /= 2) x += __shfl_xor_sync(kAllLanes, x, mask);
+  return x;
+}
+
+/// The sum over a block of whole warps, in every thread; a fixed order. `shared` has a float for each warp, and may be
+/// used again after the next barrier.
+__device__ inline float block_sum(float x, float* shared) {
+  const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp, warps = blockDim.x / kWarp;
+  x = warp_sum(x);
+  if (lane == 0) shared[warp] = x;
+  __syncthreads();
+  x = lane < warps ? shared[lane] : 0;
+  return warp_sum(x);
+}
+
+/// Starts a kernel on the context's stream; Error names a launch that is refused.
+template <class... P, class... A>
+void launch(void (*kernel)(P...), dim3 grid, dim3 block, const Context& ctx, A&&... args) {
+  cudaLaunchConfig_t config{};
+  config.gridDim = grid, config.blockDim = block, config.stream = ctx.stream;
+  CUDA_CHECK(cudaLaunchKernelEx(&config, kernel, static_cast<P>(args)...));
+}
+
+}  // namespace tangram::cuda

@@ -1,0 +1,23 @@
+#pragma once
+#include "kernels/context.h"
+
+namespace tangram {
+
+/// dst = src between any two devices, of one dtype; any strides. Into host memory the call waits until the values are
+/// there; from host memory, src may change as soon as it returns. Otherwise it returns before the work is done.
+/// Throws Error if shapes or dtypes differ.
+void transfer(Tensor dst, Tensor src, Context& ctx);
+
+/// Waits until everything that was started in this context is done; Error if any of it failed.
+void synchronize(Context& ctx);
+
+namespace cuda {  // transfer.cu
+void* allocate(int64_t bytes);
+void release(void* p) noexcept;
+Stream make_stream();
+void destroy(Stream stream) noexcept;
+void transfer(Tensor dst, Tensor src, Stream stream);
+void synchronize(Stream stream);
+}  // namespace cuda
+
+}  // namespace tangram
