@@ -87,7 +87,7 @@ TEST_F(TokenFiles, StaleTokensAreRefused) {
   expect_refused([&] { load_shards(file, 64, kOrigin); }, "its sequences have 128 tokens, not 64");
   expect_refused([&] { load_shards(folder_ / "b.safetensors", 128, kOrigin); }, "b.safetensors");
   create_directories(folder_ / "empty");
-  expect_refused([&] { load_shards(folder_ / "empty", 128, kOrigin); }, "no .safetensors file");
+  expect_refused([&] { load_shards(folder_ / "empty", 128, kOrigin); }, "without prepared tokens");
 }
 
 TEST_F(TokenFiles, DamagedShardsAreRefused) {
