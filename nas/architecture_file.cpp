@@ -25,6 +25,13 @@ std::string text_of(const YamlNode& map, std::string_view key) {
   return node.scalar;
 }
 
+bool flag_of(const YamlNode& map, std::string_view key) {
+  const YamlNode& node = need(map, key);
+  if (node.scalar != "true" && node.scalar != "false")
+    throw bad_input("{}: {}: found {}; must be true or false", node.where, key, describe_found(node));
+  return node.scalar == "true";
+}
+
 Choice choice_of(const YamlNode& block, Subblock s, const ModelConfig& teacher) {
   const YamlNode& node = need(block, name_of(s));
   try {
@@ -55,9 +62,10 @@ std::vector<Block> layers_of(const ChosenArchitecture& a, int64_t layer_count) {
 
 }  // namespace
 
-void write_architecture(const fs::path& path, const ChosenArchitecture& a) {
-  std::string yaml = fmt::format("name: {}\ntarget: {}\nmethod: {}\nobjective: {}\nproven: {}\npredicted:\n",
-                                 yaml_scalar(a.name), yaml_scalar(a.target), a.method, a.objective, a.proven);
+std::string architecture_yaml(const ChosenArchitecture& a) {
+  std::string yaml =
+      fmt::format("name: {}\ntarget: {}\nmethod: {}\nobjective: {}\nproven: {}\npredicted:\n", yaml_scalar(a.name),
+                  yaml_scalar(a.target), yaml_scalar(a.method), yaml_scalar(a.objective), a.proven);
   for (const auto& [figure, value] : a.predicted)
     yaml += fmt::format("  {}: {}\n", yaml_scalar(figure), format_exact(value));
   yaml += "blocks:\n";
@@ -66,16 +74,22 @@ void write_architecture(const fs::path& path, const ChosenArchitecture& a) {
   for (const Block& block : layers_of(a, layer_count))
     yaml += fmt::format("  - {{attention: {}, ffn: {}, trained: {}}}\n", block.choice.attention.name(),
                         block.choice.ffn.name(), block.together ? kTogether : kApart);
-  fs::create_directories(path.parent_path());
-  write_file_atomically(path, yaml);
+  return yaml;
 }
 
-ChosenArchitecture read_architecture(const fs::path& path, const ModelConfig& teacher) {
-  const YamlNode root = read_yaml(path);
+void write_architecture(const fs::path& path, const ChosenArchitecture& a) {
+  fs::create_directories(path.parent_path());
+  write_file_atomically(path, architecture_yaml(a));
+}
+
+static ChosenArchitecture architecture_of(const YamlNode& root, const ModelConfig& teacher) {
   ChosenArchitecture a;
   a.name = text_of(root, "name"), a.target = text_of(root, "target"), a.method = text_of(root, "method");
-  a.objective = text_of(root, "objective"), a.proven = text_of(root, "proven") == "true";
-  for (const YamlEntry& figure : need(root, "predicted").entries) {
+  a.objective = text_of(root, "objective"), a.proven = flag_of(root, "proven");
+  const YamlNode& predicted = need(root, "predicted");
+  if (predicted.kind != YamlNode::Kind::map && predicted.kind != YamlNode::Kind::null)
+    throw bad_input("{}: predicted: found {}; must be a map", predicted.where, describe_found(predicted));
+  for (const YamlEntry& figure : predicted.entries) {
     const auto value = parse_number(figure.value.scalar);
     if (!value)
       throw bad_input("{}: predicted.{}: found {}; must be a number", figure.where, figure.key,
@@ -102,6 +116,14 @@ ChosenArchitecture read_architecture(const fs::path& path, const ModelConfig& te
     }
   }
   return a;
+}
+
+ChosenArchitecture parse_architecture(std::string_view yaml, const std::string& name, const ModelConfig& teacher) {
+  return architecture_of(parse_yaml(yaml, name), teacher);
+}
+
+ChosenArchitecture read_architecture(const fs::path& path, const ModelConfig& teacher) {
+  return architecture_of(read_yaml(path), teacher);
 }
 
 std::vector<ChosenArchitecture> read_architectures(const fs::path& folder, const ModelConfig& teacher) {

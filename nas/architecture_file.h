@@ -2,6 +2,7 @@
 #include <filesystem>
 #include <map>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "blocks/architecture.h"
@@ -23,9 +24,13 @@ struct ChosenArchitecture {
 /// Whether `uptrain` heals it: the best student of its target. The others are there for comparison.
 inline bool is_healed(const ChosenArchitecture& architecture) { return architecture.name == architecture.target; }
 
+std::string architecture_yaml(const ChosenArchitecture& architecture);
+/// The same as a file, replaced atomically.
 void write_architecture(const std::filesystem::path& path, const ChosenArchitecture& architecture);
 
-/// Throws Error (bad_input) with the place unless every subblock of every layer is named exactly once.
+/// Throws Error (bad_input) with the place unless every subblock of every layer is named exactly once. `name` stands
+/// for the text in messages.
+ChosenArchitecture parse_architecture(std::string_view yaml, const std::string& name, const ModelConfig& teacher);
 ChosenArchitecture read_architecture(const std::filesystem::path& path, const ModelConfig& teacher);
 
 /// All architectures of a folder, by name.
