@@ -8,6 +8,7 @@
 #include <chrono>
 #include <cmath>
 #include <cstdlib>
+#include <cstring>
 #include <fstream>
 #include <random>
 #include <sstream>
@@ -444,21 +445,24 @@ TEST_F(ScoreTableTest, AFileThatIsNotAsWrittenIsRefused) {
 TEST_F(ScoreTableTest, ASealedFileIsReadOrRefusedWhateverItHolds) {
   write_scores(example(), path());
   const std::string good = bytes_of(path());
-  std::mt19937 random(11);
-  int refused = 0;
-  for (int i = 0; i < 200; ++i) {
-    std::string image = good.substr(0, good.rfind("\nsha256"));
-    for (uint64_t n = 1 + random() % 3; n > 0; --n) image[random() % image.size()] = char(random());
-    write_sealed(path("bad.h5"), image);
-    try {
-      read_scores(path("bad.h5"));
-    } catch (const Error& error) {
-      ++refused;
-      EXPECT_THAT(error.what(), HasSubstr("bad.h5")) << i;
-      EXPECT_EQ(error.failure, Failure::bad_input) << error.what();
+  const auto read_damaged = [&] {
+    std::mt19937 random(11);
+    int refused = 0;
+    for (int i = 0; i < 200; ++i) {
+      std::string image = good.substr(0, good.rfind("\nsha256"));
+      for (uint64_t n = 1 + random() % 3; n > 0; --n) image[random() % image.size()] = char(random());
+      write_sealed(path("bad.h5"), image);
+      try {
+        read_scores(path("bad.h5"));
+      } catch (const Error& error) {
+        if (error.failure != Failure::bad_input || !std::strstr(error.what(), "bad.h5")) std::_Exit(2);
+        ++refused;
+      }
     }
-  }
-  EXPECT_GT(refused, 100);
+    std::_Exit(refused > 100 ? 0 : 3);
+  };
+  // In a process of its own, because HDF5 leaks what it cannot read.
+  EXPECT_EXIT(read_damaged(), ::testing::ExitedWithCode(0), "");
 }
 
 TEST_F(ScoreTableTest, ReplacementsComeBackFromTheirNames) {
