@@ -2,7 +2,7 @@
 
 #include "kernels/tile.h"
 
-// This file alone uses instructions beyond the baseline machine, each function by its own declaration.
+// Uses instructions beyond the baseline machine, each function by its own declaration.
 #define TANGRAM_BF16 __attribute__((target("avx512f,avx512bw,avx512vl,avx512bf16")))
 
 namespace tangram {
