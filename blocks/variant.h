@@ -39,9 +39,9 @@ struct Cost {
 /// The sequences of a batch. Sequence s brings the tokens of rows offsets[s] to offsets[s + 1]; the first stands at
 /// position past[s].
 struct Sequences {
-  std::span<const int32_t> offsets;  ///< (S + 1)
-  std::span<const int32_t> past;     ///< (S); all 0 in training
-  Tensor rope;                       ///< (N, D) f32, from rope_angles
+  Indices offsets;  ///< (S + 1)
+  Indices past;     ///< (S); all 0 in training
+  Tensor rope;      ///< (N, D) f32, from rope_angles
 };
 
 /// One layer's part of a KV cache, with the page table of the batch. Empty for a variant that caches nothing.

@@ -12,6 +12,8 @@
 
 namespace tangram {
 
+// No processor maps this address: a planner's tensors are not empty ones, and to touch them is a crash.
+static constexpr uintptr_t kNowhere = uintptr_t{1} << 62;
 static constexpr int64_t kAlignment = 64;  // a cache line, and the width of an AVX-512 register
 
 Arena::Arena(int64_t capacity_bytes, Device device)
@@ -55,7 +57,7 @@ Tensor Arena::tensor(int64_t rows, int64_t cols, DType dtype) {
   CHECK(rows >= 0 && cols >= 0, "a tensor of ({}, {})", rows, cols);
   const int64_t bytes = round_up(rows * cols * size_of(dtype), kAlignment);
   CHECK(bytes <= capacity_ - used_, "arena full: {} bytes wanted, {} of {} left", bytes, capacity_ - used_, capacity_);
-  void* data = planner_ ? nullptr : base_ + used_;
+  char* data = (planner_ ? reinterpret_cast<char*>(kNowhere) : base_) + used_;
   used_ += bytes;
   peak_ = std::max(peak_, used_);
   return {data, rows, cols, cols, dtype, device_};

@@ -6,7 +6,7 @@ namespace tangram {
 /// Owns one range of memory and hands out tensors from it in order. Nothing is freed alone: `mark` and `rewind` give
 /// back everything taken since, and ArenaScope does so at the end of a C++ scope.
 ///
-/// A planner arena owns no memory: its tensors have a null `data` and only their sizes count. The code that lays out
+/// A planner arena owns no memory: its tensors lie where nothing is, and only their sizes count. The code that lays out
 /// a run's memory is executed with a planner first and with a real arena after, so the plan and the use cannot differ.
 class Arena {
  public:

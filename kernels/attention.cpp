@@ -5,7 +5,7 @@
 namespace tangram {
 
 void attention_forward(Tensor out, Tensor lse, Tensor q, Tensor k, Tensor v, const AttentionShape& shape,
-                       std::span<const int32_t> offsets, Context& ctx) {
+                       Indices offsets, Context& ctx) {
   check_attention("q", q, shape.heads, shape, q.rows, q.dtype);
   check_attention("out", out, shape.heads, shape, q.rows, q.dtype);
   check_attention("k", k, shape.kv_heads, shape, q.rows, q.dtype);

@@ -1,8 +1,7 @@
 #pragma once
 #include <limits>
-#include <span>
 
-#include "kernels/context.h"
+#include "kernels/indices.h"
 
 namespace tangram {
 
@@ -27,7 +26,7 @@ struct AttentionShape {
 /// the machine multiplies bf16. A query's result has the same bits whatever else is in the batch, whatever follows it
 /// in its sequence, and for any number of threads.
 void attention_forward(Tensor out, Tensor lse, Tensor q, Tensor k, Tensor v, const AttentionShape& shape,
-                       std::span<const int32_t> offsets, Context& ctx);
+                       Indices offsets, Context& ctx);
 
 /// Gradient of attention_forward; p is computed again from q, k and lse.
 ///
@@ -38,7 +37,7 @@ void attention_forward(Tensor out, Tensor lse, Tensor q, Tensor k, Tensor v, con
 ///
 /// One thread at a time works on a sequence and key/value head: their number bounds the threads that help.
 void attention_backward(Tensor dq, Tensor dk, Tensor dv, Tensor dout, Tensor out, Tensor lse, Tensor q, Tensor k,
-                        Tensor v, const AttentionShape& shape, std::span<const int32_t> offsets, Context& ctx);
+                        Tensor v, const AttentionShape& shape, Indices offsets, Context& ctx);
 
 /// Keys and values of one layer in pages: row (page * page_tokens + t) holds token t of the page.
 struct KvPages {
@@ -49,14 +48,14 @@ struct KvPages {
 /// Where the tokens of each sequence are: position p of sequence s is token p % page_tokens of page
 /// pages[s * pages_per_sequence + p / page_tokens]. A contiguous cache is one page a sequence.
 struct PageTable {
-  std::span<const int32_t> pages;  ///< (S, pages_per_sequence)
+  Indices pages;  ///< (S, pages_per_sequence)
   int64_t pages_per_sequence = 0;
 };
 
 /// Writes the keys and values of new tokens to their pages. Token i of sequence s is row offsets[s] + i and stands at
 /// position past[s] + i.
-void kv_write(const KvPages& cache, Tensor k, Tensor v, const PageTable& table, std::span<const int32_t> offsets,
-              std::span<const int32_t> past, Context& ctx);
+void kv_write(const KvPages& cache, Tensor k, Tensor v, const PageTable& table, Indices offsets, Indices past,
+              Context& ctx);
 
 /// Attention of new tokens over everything cached, themselves included (call kv_write first): decode if a sequence
 /// brings one token, prefill (also of a later chunk) if it brings many.
@@ -65,6 +64,6 @@ void kv_write(const KvPages& cache, Tensor k, Tensor v, const PageTable& table, 
 ///
 /// The bits are those of attention_forward on the whole sequence.
 void attention_cached(Tensor out, Tensor q, const KvPages& cache, const PageTable& table, const AttentionShape& shape,
-                      std::span<const int32_t> offsets, std::span<const int32_t> past, Context& ctx);
+                      Indices offsets, Indices past, Context& ctx);
 
 }  // namespace tangram

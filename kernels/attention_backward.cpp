@@ -164,7 +164,7 @@ void backward_item(const Backward& t, const Item<T>& item, Workspace scratch) {
 }  // namespace
 
 void attention_backward(Tensor dq, Tensor dk, Tensor dv, Tensor dout, Tensor out, Tensor lse, Tensor q, Tensor k,
-                        Tensor v, const AttentionShape& shape, std::span<const int32_t> offsets, Context& ctx) {
+                        Tensor v, const AttentionShape& shape, Indices offsets, Context& ctx) {
   for (const Tensor& x : {q, dq, out, dout})
     check_attention("q, dq, out or dout", x, shape.heads, shape, q.rows, q.dtype);
   for (const Tensor& x : {k, v, dk, dv}) check_attention("k, v, dk or dv", x, shape.kv_heads, shape, q.rows, q.dtype);

@@ -10,8 +10,7 @@ int64_t cache_row(const KvPages& cache, const PageTable& table, int64_t s, int64
 }
 
 /// Throws Error unless every position of every sequence lies in a page of the cache.
-void check_pages(const KvPages& cache, const PageTable& table, std::span<const int32_t> offsets,
-                 std::span<const int32_t> past) {
+void check_pages(const KvPages& cache, const PageTable& table, Indices offsets, Indices past) {
   const auto sequences = static_cast<int64_t>(past.size());
   CHECK(offsets.size() == past.size() + 1, "{} offsets for {} sequences", offsets.size(), sequences);
   CHECK(cache.page_tokens > 0 && cache.keys.same_shape(cache.values) && cache.keys.rows % cache.page_tokens == 0,
@@ -34,8 +33,8 @@ void check_pages(const KvPages& cache, const PageTable& table, std::span<const i
 
 }  // namespace
 
-void kv_write(const KvPages& cache, Tensor k, Tensor v, const PageTable& table, std::span<const int32_t> offsets,
-              std::span<const int32_t> past, Context& ctx) {
+void kv_write(const KvPages& cache, Tensor k, Tensor v, const PageTable& table, Indices offsets, Indices past,
+              Context& ctx) {
   check_offsets(offsets, k.rows);
   check_pages(cache, table, offsets, past);
   CHECK(k.same_shape(v) && k.cols == cache.keys.cols, "k ({}, {}), v ({}, {}) for a cache of {} channels", k.rows,
@@ -53,7 +52,7 @@ void kv_write(const KvPages& cache, Tensor k, Tensor v, const PageTable& table, 
 }
 
 void attention_cached(Tensor out, Tensor q, const KvPages& cache, const PageTable& table, const AttentionShape& shape,
-                      std::span<const int32_t> offsets, std::span<const int32_t> past, Context& ctx) {
+                      Indices offsets, Indices past, Context& ctx) {
   check_attention("q", q, shape.heads, shape, q.rows, q.dtype);
   check_attention("out", out, shape.heads, shape, q.rows, q.dtype);
   check_attention("cached keys", cache.keys, shape.kv_heads, shape, cache.keys.rows, q.dtype);

@@ -154,8 +154,9 @@ void check_attention(const char* name, Tensor x, int64_t heads, const AttentionS
         name_of(x.dtype));
 }
 
-int64_t check_offsets(std::span<const int32_t> offsets, int64_t tokens) {
-  CHECK(!offsets.empty() && offsets.front() == 0 && offsets.back() == tokens, "offsets must run from 0 to {}", tokens);
+int64_t check_offsets(Indices offsets, int64_t tokens) {
+  CHECK(!offsets.empty() && offsets[0] == 0 && offsets[offsets.size() - 1] == tokens, "offsets must run from 0 to {}",
+        tokens);
   int64_t longest = 0;
   for (size_t s = 1; s < offsets.size(); ++s) {
     CHECK(offsets[s] >= offsets[s - 1], "offsets fall from {} to {}", offsets[s - 1], offsets[s]);

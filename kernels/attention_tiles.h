@@ -67,6 +67,6 @@ void check_attention(const char* name, Tensor x, int64_t heads, const AttentionS
                      DType dtype);
 
 /// The longest sequence. Throws Error unless the offsets rise from 0 to `tokens`.
-int64_t check_offsets(std::span<const int32_t> offsets, int64_t tokens);
+int64_t check_offsets(Indices offsets, int64_t tokens);
 
 }  // namespace tangram

@@ -8,9 +8,9 @@
 
 namespace tangram {
 
-static Stream make_stream(Device device) {
+static Stream make_stream(const Context::Options& options) {
   if constexpr (kCudaBuilt)
-    if (device == Device::cuda) return cuda::make_stream();
+    if (options.device == Device::cuda && !options.planning) return cuda::make_stream();
   return nullptr;
 }
 
@@ -19,8 +19,8 @@ Context::Context() : Context(Options{}) {}
 Context::Context(const Options& options)
     : device(options.device),
       threads(options.threads > 0 ? options.threads : omp_get_max_threads()),
-      stream(make_stream(options.device)),
-      scratch(options.scratch_bytes, options.device),
+      stream(make_stream(options)),
+      scratch(options.planning ? Arena::planner(options.device) : Arena(options.scratch_bytes, options.device)),
       matmuls(std::make_unique<MatmulCache>()) {
   static SelfCommunicator self;  // has no state
   tensor_parallel = &self;

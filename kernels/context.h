@@ -12,6 +12,11 @@ namespace tangram {
 using Stream = CUstream_st*;  ///< CUDA's cudaStream_t
 
 class MatmulCache;  // kernels/matmul_cache.h
+namespace cuda {
+class Staging;         // transfer.cu
+class MatmulPlans;     // matmul.cu
+class AttentionPlans;  // attention_cudnn.cu
+}  // namespace cuda
 
 /// What an operation needs besides its arguments: where it runs, scratch memory, threads, library handles and the
 /// tensor-parallel group. Passed to every operation as its last argument; never global. One host thread uses a Context
@@ -21,13 +26,19 @@ class Context {
   struct Options {
     Device device = Device::cpu;
     int threads = 0;                           ///< 0: as many as the process may use
-    int64_t scratch_bytes = int64_t{8} << 30;  ///< address space for scratch; committed only when touched
+    int64_t scratch_bytes = int64_t{8} << 30;  ///< on the CPU address space, committed only when touched
+    bool planning = false;                     ///< operations only count: see Context::planning
   };
   Context();
   explicit Context(const Options& options);
   ~Context();
   Context(const Context&) = delete;
   Context& operator=(const Context&) = delete;
+
+  /// Whether operations do nothing but check their arguments, take scratch memory and count products. A computation
+  /// that is run once with planner arenas in such a context has shown what memory and arithmetic it needs, of whichever
+  /// device, on any machine.
+  bool planning() const { return scratch.is_planner(); }
 
   const Device device;
   const int threads;
@@ -37,6 +48,11 @@ class Context {
   int64_t matmul_calls = 0;       ///< matrix products issued so far; tests count them
   double matmul_flops = 0;        ///< their operations, 2 M N K each; benchmarks divide by them
   Communicator* tensor_parallel;  ///< never null; of size 1 unless set
+
+  /// What the GPU's operations keep between calls; each makes its own when it first needs it.
+  std::shared_ptr<cuda::Staging> staging;
+  std::shared_ptr<cuda::MatmulPlans> cuda_matmuls;
+  std::shared_ptr<cuda::AttentionPlans> cuda_attentions;
 };
 
 }  // namespace tangram

@@ -3,6 +3,7 @@
 #include <cuda_runtime.h>
 
 #include <initializer_list>
+#include <utility>
 
 #include "kernels/context.h"
 
@@ -94,12 +95,34 @@ __device__ inline float block_sum(float x, float* shared) {
   return warp_sum(x);
 }
 
+constexpr int64_t kStaticShared = 48 << 10;  // bytes that a block may have without asking
+
+/// Starts a kernel with dynamic shared memory on the context's stream; Error names a launch that is refused.
+template <class... P, class... A>
+void launch_shared(void (*kernel)(P...), dim3 grid, dim3 block, int64_t shared_bytes, const Context& ctx, A&&... args) {
+  if (shared_bytes > kStaticShared)
+    CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(shared_bytes)));
+  cudaLaunchConfig_t config{};
+  config.gridDim = grid, config.blockDim = block, config.stream = ctx.stream;
+  config.dynamicSmemBytes = static_cast<size_t>(shared_bytes);
+  CUDA_CHECK(cudaLaunchKernelEx(&config, kernel, static_cast<P>(args)...));
+}
+
+/// The dynamic shared memory of the block, aligned to 16 bytes.
+template <class T>
+__device__ T* dynamic_shared() {
+#ifdef TANGRAM_CUDA_EMULATOR
+  return static_cast<T*>(emulator::dynamic_shared());
+#else
+  extern __shared__ __align__(16) unsigned char memory[];
+  return reinterpret_cast<T*>(memory);
+#endif
+}
+
 /// Starts a kernel on the context's stream; Error names a launch that is refused.
 template <class... P, class... A>
 void launch(void (*kernel)(P...), dim3 grid, dim3 block, const Context& ctx, A&&... args) {
-  cudaLaunchConfig_t config{};
-  config.gridDim = grid, config.blockDim = block, config.stream = ctx.stream;
-  CUDA_CHECK(cudaLaunchKernelEx(&config, kernel, static_cast<P>(args)...));
+  launch_shared(kernel, grid, block, 0, ctx, std::forward<A>(args)...);
 }
 
 }  // namespace tangram::cuda

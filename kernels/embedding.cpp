@@ -9,7 +9,7 @@ namespace {
 
 constexpr int64_t kLineFloats = 16;
 
-void check_tokens(std::span<const int32_t> tokens, int64_t vocabulary) {
+void check_tokens(Indices tokens, int64_t vocabulary) {
   for (size_t n = 0; n < tokens.size(); ++n)
     if (tokens[n] < 0 || tokens[n] >= vocabulary)
       throw bad_input("token {} at position {}: the vocabulary has {}", tokens[n], n, vocabulary);
@@ -17,7 +17,7 @@ void check_tokens(std::span<const int32_t> tokens, int64_t vocabulary) {
 
 }  // namespace
 
-void embedding_forward(Tensor y, Tensor table, std::span<const int32_t> tokens, Context& ctx) {
+void embedding_forward(Tensor y, Tensor table, Indices tokens, Context& ctx) {
   check_tensor("y", y, std::ssize(tokens), table.cols, table.dtype);
   check_tokens(tokens, table.rows);
   dispatch(table.dtype, [&]<class T>() {
@@ -26,7 +26,7 @@ void embedding_forward(Tensor y, Tensor table, std::span<const int32_t> tokens, 
   });
 }
 
-void embedding_backward(Tensor dtable, Tensor dy, std::span<const int32_t> tokens, Context& ctx) {
+void embedding_backward(Tensor dtable, Tensor dy, Indices tokens, Context& ctx) {
   check_tensor("dy", dy, std::ssize(tokens), dtable.cols, dy.dtype);
   check_tensor("dtable", dtable, dtable.rows, dy.cols, DType::f32);
   check_tokens(tokens, dtable.rows);

@@ -1,7 +1,5 @@
 #pragma once
-#include <span>
-
-#include "kernels/context.h"
+#include "kernels/indices.h"
 
 namespace tangram {
 
@@ -10,12 +8,12 @@ namespace tangram {
 ///   y       (N, H)  T
 ///   table   (V, H)  T
 ///   tokens  (N)         from 0 to V - 1, else Error names the first that is not
-void embedding_forward(Tensor y, Tensor table, std::span<const int32_t> tokens, Context& ctx);
+void embedding_forward(Tensor y, Tensor table, Indices tokens, Context& ctx);
 
 /// Gradient of embedding_forward:  dtable[v] += sum of dy[n] over the n with tokens[n] = v, in the order of n
 ///
 ///   dtable  (V, H)  f32   accumulated; the result does not depend on the number of threads
 ///   dy      (N, H)  T
-void embedding_backward(Tensor dtable, Tensor dy, std::span<const int32_t> tokens, Context& ctx);
+void embedding_backward(Tensor dtable, Tensor dy, Indices tokens, Context& ctx);
 
 }  // namespace tangram

@@ -2,7 +2,7 @@
 #include <optional>
 #include <span>
 
-#include "kernels/context.h"
+#include "kernels/indices.h"
 #include "kernels/weight.h"
 
 namespace tangram {
@@ -19,7 +19,7 @@ struct Head {
 struct HeadInputs {
   Head student;
   std::optional<Head> teacher = {};
-  std::span<const int32_t> targets = {};    ///< (N) the true next token; < 0: not counted. Empty: no cross-entropy.
+  Indices targets = {};                     ///< (N) the true next token; < 0: not counted. Empty: no cross-entropy.
   int64_t tile_bytes = int64_t{128} << 20;  ///< logits in memory at one time; at least 512 of one token are held
 };
 

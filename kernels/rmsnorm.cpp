@@ -49,6 +49,7 @@ void backward_row(T* dx, float* dw, const T* dy, const T* x, const T* w, float r
 void rmsnorm_forward(Tensor y, Tensor rstd, Tensor x, Tensor w, float eps, Context& ctx) {
   check_inputs(x, w, rstd);
   check_tensor("y", y, x.rows, x.cols, x.dtype);
+  if (ctx.planning()) return;
   if constexpr (kCudaBuilt)
     if (on_cuda(ctx, {y, rstd, x, w})) return cuda::rmsnorm_forward(y, rstd, x, w, eps, ctx);
   dispatch(x.dtype, [&]<class T>() {
@@ -63,6 +64,7 @@ void rmsnorm_backward(Tensor dx, Tensor dw, Tensor dy, Tensor x, Tensor w, Tenso
   check_tensor("dy", dy, x.rows, x.cols, x.dtype);
   if (dx.data) check_tensor("dx", dx, x.rows, x.cols, x.dtype);
   if (dw.data) check_tensor("dw", dw, 1, x.cols, DType::f32);
+  if (ctx.planning()) return;
   if constexpr (kCudaBuilt)
     if (on_cuda(ctx, {dx, dw, dy, x, w, rstd})) return cuda::rmsnorm_backward(dx, dw, dy, x, w, rstd, ctx, accumulate);
 

@@ -4,9 +4,12 @@
 namespace tangram {
 
 /// dst = src between any two devices, of one dtype; any strides. Into host memory the call waits until the values are
-/// there; from host memory, src may change as soon as it returns. Otherwise it returns before the work is done.
+/// there; from host memory, src may change as soon as it returns. Otherwise it returns before the work is done: also
+/// for contiguous host memory of at most kStagedBytes, which goes through a pinned buffer of the context.
 /// Throws Error if shapes or dtypes differ.
 void transfer(Tensor dst, Tensor src, Context& ctx);
+
+inline constexpr int64_t kStagedBytes = 1 << 20;
 
 /// Waits until everything that was started in this context is done; Error if any of it failed.
 void synchronize(Context& ctx);
@@ -16,7 +19,7 @@ void* allocate(int64_t bytes);
 void release(void* p) noexcept;
 Stream make_stream();
 void destroy(Stream stream) noexcept;
-void transfer(Tensor dst, Tensor src, Stream stream);
+void transfer(Tensor dst, Tensor src, Context& ctx);
 void synchronize(Stream stream);
 }  // namespace cuda
 
