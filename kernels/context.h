@@ -1,9 +1,11 @@
 #pragma once
 #include <atomic>
 #include <memory>
+#include <set>
 
 #include "kernels/arena.h"
 #include "kernels/communicator.h"
+#include "kernels/matmul_shape.h"
 
 struct CUstream_st;
 
@@ -45,9 +47,10 @@ class Context {
   const Stream stream;  ///< where the work of a GPU is queued; null on the CPU
   Arena scratch;        ///< for the duration of one operation: take an ArenaScope first
   const std::unique_ptr<MatmulCache> matmuls;
-  int64_t matmul_calls = 0;       ///< matrix products issued so far; tests count them
-  double matmul_flops = 0;        ///< their operations, 2 M N K each; benchmarks divide by them
-  Communicator* tensor_parallel;  ///< never null; of size 1 unless set
+  int64_t matmul_calls = 0;               ///< matrix products issued so far; tests count them
+  double matmul_flops = 0;                ///< their operations, 2 M N K each; benchmarks divide by them
+  std::set<MatmulShape> planned_matmuls;  ///< of a GPU's context that plans: for cuda::choose_matmul
+  Communicator* tensor_parallel;          ///< never null; of size 1 unless set
 
   /// What the GPU's operations keep between calls; each makes its own when it first needs it.
   std::shared_ptr<cuda::Staging> staging;

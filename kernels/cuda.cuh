@@ -108,6 +108,35 @@ void launch_shared(void (*kernel)(P...), dim3 grid, dim3 block, int64_t shared_b
   CUDA_CHECK(cudaLaunchKernelEx(&config, kernel, static_cast<P>(args)...));
 }
 
+/// Time on the GPU between its making and `stop`, which waits.
+class Timer {
+ public:
+  explicit Timer(const Context& ctx) : stream_(ctx.stream) {
+    CUDA_CHECK(cudaEventCreate(&start_));
+    CUDA_CHECK(cudaEventCreate(&stop_));
+    CUDA_CHECK(cudaEventRecord(start_, stream_));
+  }
+  ~Timer() {
+    if (start_) cudaEventDestroy(start_);
+    if (stop_) cudaEventDestroy(stop_);
+  }
+  Timer(const Timer&) = delete;
+  Timer& operator=(const Timer&) = delete;
+
+  /// Milliseconds.
+  float stop() {
+    float milliseconds = 0;
+    CUDA_CHECK(cudaEventRecord(stop_, stream_));
+    CUDA_CHECK(cudaEventSynchronize(stop_));
+    CUDA_CHECK(cudaEventElapsedTime(&milliseconds, start_, stop_));
+    return milliseconds;
+  }
+
+ private:
+  Stream stream_;
+  cudaEvent_t start_ = nullptr, stop_ = nullptr;
+};
+
 /// The dynamic shared memory of the block, aligned to 16 bytes.
 template <class T>
 __device__ T* dynamic_shared() {
