@@ -9,7 +9,7 @@
 #include "kernels/cuda_devices.h"
 #include "kernels/error.h"
 #if TANGRAM_HAS_CUDA
-#include "kernels/cublaslt_library.h"
+#include <cublasLt.h>
 #endif
 
 namespace tangram {
@@ -89,15 +89,18 @@ TEST_F(SharedLibraries, OneThatIsNowhereIsNamedWithThePlacesAndTheAdvice) {
 }
 
 #if TANGRAM_HAS_CUDA
-TEST_F(SharedLibraries, CublasLtIsOpenedWithEveryFunction) {
-  const cuda::CublasLt* lt = nullptr;
+TEST_F(SharedLibraries, CublasLtIsOpenedWhenItIsFirstCalled) {
+  size_t version = 0;
   try {
-    lt = &cuda::cublaslt();
+    version = cublasLtGetVersion();
   } catch (const Error& e) {
     GTEST_SKIP() << e.what();
   }
-  EXPECT_THAT(lt->cublasLtGetStatusString(CUBLAS_STATUS_NOT_SUPPORTED), HasSubstr("not supported"));
-  EXPECT_EQ(&cuda::cublaslt(), lt);
+  EXPECT_EQ(version / 10000, size_t{CUBLAS_VER_MAJOR});
+  cublasLtMatmulDesc_t desc = nullptr;
+  ASSERT_EQ(cublasLtMatmulDescCreate(&desc, CUBLAS_COMPUTE_32F, CUDA_R_32F), CUBLAS_STATUS_SUCCESS);
+  EXPECT_EQ(cublasLtMatmulDescDestroy(desc), CUBLAS_STATUS_SUCCESS);
+  EXPECT_THAT(cublasLtGetStatusString(CUBLAS_STATUS_NOT_SUPPORTED), HasSubstr("not supported"));
 }
 #endif
 
