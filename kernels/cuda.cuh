@@ -49,9 +49,9 @@ __device__ E from_float(float x) {
     return __float2bfloat16_rn(x);
 }
 
-/// N neighbouring elements that move in one access.
+/// N neighbouring elements that move in one access, or in two of 16 bytes.
 template <class E, int N>
-struct alignas(sizeof(E) * N) Pack {
+struct alignas(sizeof(E) * N < 16 ? sizeof(E) * N : 16) Pack {
   E v[N];
 };
 
@@ -79,15 +79,20 @@ void dispatch_pack(std::initializer_list<Tensor> tensors, F&& f) {
 }
 
 /// The sum over the lanes of a warp, in every lane; a fixed order.
-__device__ inline float warp_sum(float x) {
+template <class F>
+__device__ F warp_sum(F x) {
   for (int mask = kWarp / 2; mask > 0; mask /= 2) x += __shfl_xor_sync(kAllLanes, x, mask);
   return x;
 }
 
-/// The sum over a block of whole warps, in every thread; a fixed order. `shared` has a float for each warp, and may be
+/// Of a thread in its block, with x running fastest.
+__device__ inline int thread_number() { return int(threadIdx.x + blockDim.x * threadIdx.y); }
+
+/// The sum over a block of whole warps, in every thread; a fixed order. `shared` has a number for each warp, and may be
 /// used again after the next barrier.
-__device__ inline float block_sum(float x, float* shared) {
-  const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp, warps = blockDim.x / kWarp;
+template <class F>
+__device__ F block_sum(F x, F* shared) {
+  const int warp = thread_number() / kWarp, lane = thread_number() % kWarp, warps = blockDim.x * blockDim.y / kWarp;
   x = warp_sum(x);
   if (lane == 0) shared[warp] = x;
   __syncthreads();

@@ -1,47 +1,27 @@
 #include "kernels/elementwise.h"
 
-#include "kernels/cuda.cuh"
+#include "kernels/cover.cuh"
 
 namespace tangram::cuda {
 namespace {
 
-constexpr int kThreads = 256;
-constexpr int64_t kMaxBlocks = 4096;  // enough to fill any GPU; a thread goes on to further packs
-
-/// Where the packs of a row-strided matrix are: pack i is elements [offset(i), offset(i) + N).
-struct Packs {
-  int64_t per_row, total;
-};
-
-template <int N>
-Packs packs_of(Tensor x) {
-  return {x.cols / N, x.rows * (x.cols / N)};
-}
-
-dim3 grid_of(Packs packs) { return dim3(unsigned(std::min(ceil_div(packs.total, kThreads), kMaxBlocks))); }
-
-// Calls f(row, first column) for every pack of this thread.
-template <int N, class F>
-__device__ void for_each_pack(Packs packs, F&& f) {
-  for (int64_t i = blockIdx.x * int64_t{kThreads} + threadIdx.x; i < packs.total; i += int64_t{gridDim.x} * kThreads)
-    f(i / packs.per_row, i % packs.per_row * N);
-}
-
-template <class D, class S>
-__global__ void convert_kernel(D* dst, int64_t stride_dst, const S* src, int64_t stride_src, Packs packs) {
-  for_each_pack<1>(
-      packs, [&](int64_t r, int64_t c) { dst[r * stride_dst + c] = from_float<D>(to_float(src[r * stride_src + c])); });
+template <class D, class S, int N>
+__global__ void convert_kernel(Matrix<D> dst, Matrix<S> src, int64_t rows, int64_t cols) {
+  for_each_pack<N>(rows, cols, [&](int64_t r, int64_t c) {
+    const Pack<S, N> from = src.template at<N>(r, c);
+    Pack<D, N> to;
+    for (int i = 0; i < N; ++i) to.v[i] = from_float<D>(to_float(from.v[i]));
+    dst.template at<N>(r, c) = to;
+  });
 }
 
 template <class E, int N>
-__global__ void add_kernel(E* y, int64_t stride_y, const E* a, int64_t stride_a, const E* b, int64_t stride_b,
-                           Packs packs) {
-  using P = Pack<E, N>;
-  for_each_pack<N>(packs, [&](int64_t r, int64_t c) {
-    P pa = *reinterpret_cast<const P*>(a + r * stride_a + c);
-    const P pb = *reinterpret_cast<const P*>(b + r * stride_b + c);
+__global__ void add_kernel(Matrix<E> y, Matrix<E> a, Matrix<E> b, int64_t rows, int64_t cols) {
+  for_each_pack<N>(rows, cols, [&](int64_t r, int64_t c) {
+    Pack<E, N> pa = a.template at<N>(r, c);
+    const Pack<E, N> pb = b.template at<N>(r, c);
     for (int i = 0; i < N; ++i) pa.v[i] = from_float<E>(to_float(pa.v[i]) + to_float(pb.v[i]));
-    *reinterpret_cast<P*>(y + r * stride_y + c) = pa;
+    y.template at<N>(r, c) = pa;
   });
 }
 
@@ -59,9 +39,11 @@ void copy(Tensor dst, Tensor src, Context& ctx) {
   }
   dispatch(dst.dtype, [&]<class D>() {
     dispatch(src.dtype, [&]<class S>() {
-      const Packs packs = packs_of<1>(dst);
-      launch(convert_kernel<Element<D>, Element<S>>, grid_of(packs), kThreads, ctx, data<D>(dst), dst.stride,
-             data<S>(src), src.stride, packs);
+      dispatch_pack<bf16>({dst, src}, [&]<int N>() {  // one of the two is bf16
+        const Cover c = cover<N>(dst.rows, dst.cols);
+        launch(convert_kernel<Element<D>, Element<S>, N>, c.grid, c.block, ctx, matrix<D>(dst), matrix<S>(src),
+               dst.rows, dst.cols);
+      });
     });
   });
 }
@@ -76,9 +58,8 @@ void add(Tensor y, Tensor a, Tensor b, Context& ctx) {
   if (y.size() == 0) return;
   dispatch(y.dtype, [&]<class T>() {
     dispatch_pack<T>({y, a, b}, [&]<int N>() {
-      const Packs packs = packs_of<N>(y);
-      launch(add_kernel<Element<T>, N>, grid_of(packs), kThreads, ctx, data<T>(y), y.stride, data<T>(a), a.stride,
-             data<T>(b), b.stride, packs);
+      const Cover c = cover<N>(y.rows, y.cols);
+      launch(add_kernel<Element<T>, N>, c.grid, c.block, ctx, matrix<T>(y), matrix<T>(a), matrix<T>(b), y.rows, y.cols);
     });
   });
 }

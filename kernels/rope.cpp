@@ -34,6 +34,9 @@ void rotate(Tensor x, Tensor rope, float direction, Context& ctx) {
   CHECK(rope.rows == x.rows && rope.dtype == DType::f32, "rope is ({}, {}) {}; must be ({}, head_dim) f32", rope.rows,
         D, name_of(rope.dtype), x.rows);
   CHECK(D > 0 && D % 2 == 0 && x.cols % D == 0, "x has {} columns; must be whole heads of an even {}", x.cols, D);
+  if (ctx.planning()) return;
+  if constexpr (kCudaBuilt)
+    if (on_cuda(ctx, {x, rope})) return cuda::rotate(x, rope, direction, ctx);
   dispatch(x.dtype, [&]<class T>() {
 #pragma omp parallel for num_threads(ctx.threads) schedule(static) if (x.rows > 1)
     for (int64_t n = 0; n < x.rows; ++n) {

@@ -41,4 +41,9 @@ void rope_forward(Tensor x, Tensor rope, Context& ctx);
 /// The gradient of rope_forward: the rotation by the opposite angle, in place.
 void rope_backward(Tensor dx, Tensor rope, Context& ctx);
 
+namespace cuda {  // rope.cu; arguments already checked
+/// Forward for direction 1, backward for -1.
+void rotate(Tensor x, Tensor rope, float direction, Context& ctx);
+}  // namespace cuda
+
 }  // namespace tangram

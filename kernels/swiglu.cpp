@@ -8,6 +8,9 @@ namespace tangram {
 void swiglu_forward(Tensor h, Tensor gate, Tensor up, Context& ctx) {
   check_tensor("h", h, gate.rows, gate.cols, gate.dtype);
   check_tensor("up", up, gate.rows, gate.cols, gate.dtype);
+  if (ctx.planning()) return;
+  if constexpr (kCudaBuilt)
+    if (on_cuda(ctx, {h, gate, up})) return cuda::swiglu_forward(h, gate, up, ctx);
   dispatch(gate.dtype, [&]<class T>() {
 #pragma omp parallel for num_threads(ctx.threads) schedule(static) if (gate.rows > 1)
     for (int64_t n = 0; n < gate.rows; ++n) {
@@ -22,6 +25,9 @@ void swiglu_forward(Tensor h, Tensor gate, Tensor up, Context& ctx) {
 void swiglu_backward(Tensor dgate, Tensor dup, Tensor dh, Tensor gate, Tensor up, Context& ctx) {
   for (const auto& [name, x] : {std::pair{"dgate", dgate}, {"dup", dup}, {"dh", dh}, {"up", up}})
     check_tensor(name, x, gate.rows, gate.cols, gate.dtype);
+  if (ctx.planning()) return;
+  if constexpr (kCudaBuilt)
+    if (on_cuda(ctx, {dgate, dup, dh, gate, up})) return cuda::swiglu_backward(dgate, dup, dh, gate, up, ctx);
   dispatch(gate.dtype, [&]<class T>() {
 #pragma omp parallel for num_threads(ctx.threads) schedule(static) if (gate.rows > 1)
     for (int64_t n = 0; n < gate.rows; ++n) {

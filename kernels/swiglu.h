@@ -19,4 +19,9 @@ void swiglu_forward(Tensor h, Tensor gate, Tensor up, Context& ctx);
 ///   dgate, dup  (N, I)  T     overwritten; each may be gate, up or dh, but they are not the same
 void swiglu_backward(Tensor dgate, Tensor dup, Tensor dh, Tensor gate, Tensor up, Context& ctx);
 
+namespace cuda {  // swiglu.cu; arguments already checked
+void swiglu_forward(Tensor h, Tensor gate, Tensor up, Context& ctx);
+void swiglu_backward(Tensor dgate, Tensor dup, Tensor dh, Tensor gate, Tensor up, Context& ctx);
+}  // namespace cuda
+
 }  // namespace tangram
