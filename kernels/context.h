@@ -27,9 +27,9 @@ class Context {
  public:
   struct Options {
     Device device = Device::cpu;
-    int threads = 0;                           ///< 0: as many as the process may use
-    int64_t scratch_bytes = int64_t{8} << 30;  ///< on the CPU address space, committed only when touched
-    bool planning = false;                     ///< operations only count: see Context::planning
+    int threads = 0;                            ///< 0: as many as the process may use
+    int64_t scratch_bytes = int64_t{64} << 30;  ///< address space for scratch, whose memory is taken when it is used
+    bool planning = false;                      ///< operations only count: see Context::planning
   };
   Context();
   explicit Context(const Options& options);

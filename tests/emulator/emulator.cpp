@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "cuda_runtime.h"
+#include "kernels/device_memory.h"
 #include "kernels/error.h"
 
 uint3 threadIdx{}, blockIdx{};
@@ -213,3 +214,27 @@ cudaError_t cudaMemGetInfo(size_t* free_bytes, size_t* total_bytes) {
   *free_bytes = *total_bytes = size_t{16} << 30;
   return cudaSuccess;
 }
+
+namespace tangram::cuda {
+
+void* allocate(int64_t bytes) {
+  void* p = nullptr;
+  CHECK(cudaMalloc(&p, size_t(bytes)) == cudaSuccess, "no {} bytes left", bytes);
+  return p;
+}
+void release(void* p) noexcept { cudaFree(p); }
+
+AddressRange::AddressRange(int64_t bytes) : reserved_(bytes) {
+  base_ = mmap(nullptr, size_t(bytes), PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  CHECK(base_ != MAP_FAILED, "no {} bytes of address space left", bytes);
+}
+AddressRange::~AddressRange() { munmap(base_, size_t(reserved_)); }
+
+int64_t AddressRange::commit(int64_t bytes) {
+  const int64_t page = sysconf(_SC_PAGESIZE), end = (bytes + page - 1) / page * page;
+  CHECK(bytes <= reserved_, "{} bytes of a range of {}", bytes, reserved_);
+  CHECK(mprotect(base_, size_t(end), PROT_READ | PROT_WRITE) == 0, "no {} bytes left", bytes);
+  return committed_ = end;
+}
+
+}  // namespace tangram::cuda
