@@ -52,8 +52,10 @@ constexpr int warpSize = 32;
 
 namespace tangram::emulator {
 
-/// Calls `thread` for every thread of every block, each on a fiber of its own.
-void run_grid(dim3 grid, dim3 block, size_t shared_bytes, const std::function<void()>& thread);
+/// Calls `thread` for every thread of every block, each on a fiber of its own. Of a kernel that a GPU may start early,
+/// every thread must wait for the kernel before, else Error; kernels run one after the other all the same.
+void run_grid(dim3 grid, dim3 block, size_t shared_bytes, bool early, const std::function<void()>& thread);
+void wait_for_previous();
 /// The dynamic shared memory of the block, filled with NaN when the block starts.
 void* dynamic_shared();
 /// Waits until all living threads of the block, or of the warp, have come here.
@@ -77,6 +79,8 @@ T exchange(T value, int source) {
 
 /// The or over the warp of a bit a lane.
 unsigned ballot(bool bit);
+/// The instruction of the same name of kernels/mma.cuh.
+void mma_16x8x16(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2]);
 
 }  // namespace tangram::emulator
 
@@ -143,7 +147,13 @@ struct cudaDeviceProp {
   int major, minor, multiProcessorCount;
   size_t totalGlobalMem;
 };
-struct cudaLaunchAttribute {};
+enum cudaLaunchAttributeID { cudaLaunchAttributeProgrammaticStreamSerialization };
+struct cudaLaunchAttribute {
+  cudaLaunchAttributeID id;
+  struct {
+    int programmaticStreamSerializationAllowed;
+  } val;
+};
 struct cudaLaunchConfig_t {
   dim3 gridDim, blockDim;
   size_t dynamicSmemBytes;
@@ -167,6 +177,8 @@ inline cudaError_t cudaGetDeviceProperties(cudaDeviceProp* p, int) {
   *p = {"emulated GPU", 9, 0, 2, size_t{16} << 30};
   return cudaSuccess;
 }
+enum cudaDeviceAttr { cudaDevAttrComputeCapabilityMajor };
+inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr, int) { return *value = 9, cudaSuccess; }
 inline cudaError_t cudaGetDevice(int* device) { return *device = 0, cudaSuccess; }
 struct CUevent_st;
 using cudaEvent_t = CUevent_st*;
@@ -203,7 +215,7 @@ cudaError_t cudaFuncSetAttribute(F*, cudaFuncAttribute, int) {
 template <class... P, class... A>
 cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(P...), A&&... args) {
   const auto call = [&](P... values) {
-    tangram::emulator::run_grid(config->gridDim, config->blockDim, config->dynamicSmemBytes,
+    tangram::emulator::run_grid(config->gridDim, config->blockDim, config->dynamicSmemBytes, config->numAttrs > 0,
                                 [&] { kernel(values...); });
   };
   call(static_cast<P>(args)...);

@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <bit>
 #include <limits>
 #include <map>
 #include <memory>
@@ -11,7 +12,7 @@
 
 #include "cuda_runtime.h"
 #include "kernels/device_memory.h"
-#include "kernels/error.h"
+#include "kernels/dtype.h"
 
 uint3 threadIdx{}, blockIdx{};
 dim3 blockDim, gridDim;
@@ -37,6 +38,7 @@ struct Barrier {
 struct Warp {
   Barrier barrier;
   uint64_t slots[warpSize];
+  unsigned fragments[warpSize][6];  // what the lanes bring to an mma
 };
 
 struct Fiber {
@@ -56,7 +58,7 @@ struct Block {
   std::vector<uint64_t> shared;
   ucontext_t scheduler;
   Fiber* current = nullptr;
-  uint64_t passed = 0;  // barriers that opened: without any in a round of all fibers nothing can ever move
+  size_t waits = 0;  // for the kernel before
   std::exception_ptr failure;
 };
 
@@ -150,7 +152,7 @@ void run_block(dim3 size) {
 
 }  // namespace
 
-void run_grid(dim3 grid, dim3 size, size_t shared_bytes, const std::function<void()>& thread) {
+void run_grid(dim3 grid, dim3 size, size_t shared_bytes, bool early, const std::function<void()>& thread) {
   const size_t threads = size_t{size.x} * size.y * size.z;
   CHECK(threads >= 1 && threads <= 1024, "{} threads a block; allowed: 1 to 1024", threads);
   CHECK(grid.x >= 1 && grid.y >= 1 && grid.z >= 1 && grid.x <= 0x7fffffff && grid.y <= 65535 && grid.z <= 65535,
@@ -162,8 +164,15 @@ void run_grid(dim3 grid, dim3 size, size_t shared_bytes, const std::function<voi
   ++launches;
   for (blockIdx.z = 0; blockIdx.z < grid.z; ++blockIdx.z)
     for (blockIdx.y = 0; blockIdx.y < grid.y; ++blockIdx.y)
-      for (blockIdx.x = 0; blockIdx.x < grid.x; ++blockIdx.x) run_block(size);
+      for (blockIdx.x = 0; blockIdx.x < grid.x; ++blockIdx.x) {
+        block.waits = 0;
+        run_block(size);
+        CHECK(!early || block.waits == threads, "{} of {} threads of block ({}, {}, {}) waited for the kernel before",
+              block.waits, threads, blockIdx.x, blockIdx.y, blockIdx.z);
+      }
 }
+
+void wait_for_previous() { ++block.waits; }
 
 void* dynamic_shared() { return block.shared.data(); }
 void block_barrier() { wait(block.barrier); }
@@ -178,6 +187,22 @@ unsigned ballot(bool bit) {
   for (int i = 0; i < warpSize; ++i) bits |= unsigned(lane_slots()[i] == 1) << i;
   warp_barrier();
   return bits;
+}
+
+void mma_16x8x16(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
+  unsigned(&fragments)[warpSize][6] = current_warp().fragments;
+  const int g = lane() / 4, t = lane() % 4;
+  std::copy_n(a, 4, fragments[lane()]);
+  std::copy_n(b, 2, fragments[lane()] + 4);
+  warp_barrier();
+  // Element k of a lane's pair of words 8 columns apart: the lane's number in its group of 4, and the half of the word.
+  const auto element = [&](int group, int k, int low, int high) {
+    const unsigned word = fragments[4 * group + k % 8 / 2][k < 8 ? low : high];
+    return float(std::bit_cast<bf16>(static_cast<uint16_t>(k % 2 ? word >> 16 : word)));
+  };
+  for (int i = 0; i < 4; ++i)
+    for (int k = 0; k < 16; ++k) d[i] += element(g, k, i / 2, i / 2 + 2) * element(2 * t + i % 2, k, 4, 5);
+  warp_barrier();  // before anybody writes again
 }
 
 }  // namespace tangram::emulator
