@@ -212,10 +212,14 @@ void mma_16x8x16(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2]) 
 static std::map<void*, std::pair<void*, size_t>> allocations;  // by the address given out: the mapping
 
 const char* cudaGetErrorString(cudaError_t error) {
-  return error == cudaErrorMemoryAllocation ? "out of memory" : error == cudaSuccess ? "no error" : "invalid value";
+  return error == cudaErrorMemoryAllocation           ? "out of memory"
+         : error == cudaErrorStreamCaptureUnsupported ? "not while recording"
+         : error == cudaSuccess                       ? "no error"
+                                                      : "invalid value";
 }
 
 cudaError_t cudaMalloc(void** p, size_t bytes) {
+  if (tangram::emulator::recording()) return cudaErrorStreamCaptureUnsupported;
   const auto page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
   const size_t used = (bytes + 255) / 256 * 256, mapped = (used + page - 1) / page * page + page;
   void* base = mmap(nullptr, mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -239,6 +243,48 @@ cudaError_t cudaMemGetInfo(size_t* free_bytes, size_t* total_bytes) {
   *free_bytes = *total_bytes = size_t{16} << 30;
   return cudaSuccess;
 }
+
+// --- graphs: what was asked for, to be done later ---
+
+struct CUgraph_st {
+  std::vector<std::function<void()>> work;
+};
+struct CUgraphExec_st : CUgraph_st {};
+
+static std::unique_ptr<CUgraph_st> recorded;  // while recording
+
+void tangram::emulator::queue(std::function<void()> work) {
+  if (recorded)
+    recorded->work.push_back(std::move(work));
+  else
+    work();
+}
+
+bool tangram::emulator::recording() { return recorded != nullptr; }
+
+cudaError_t cudaStreamBeginCapture(cudaStream_t, cudaStreamCaptureMode) {
+  if (recorded) return cudaErrorStreamCaptureUnsupported;
+  recorded = std::make_unique<CUgraph_st>();
+  return cudaSuccess;
+}
+
+cudaError_t cudaStreamEndCapture(cudaStream_t, cudaGraph_t* graph) {
+  *graph = recorded.release();
+  return *graph ? cudaSuccess : cudaErrorInvalidValue;
+}
+
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t* executable, cudaGraph_t graph, unsigned long long) {
+  *executable = new CUgraphExec_st{*graph};
+  return cudaSuccess;
+}
+
+cudaError_t cudaGraphLaunch(cudaGraphExec_t executable, cudaStream_t) {
+  for (const auto& work : executable->work) tangram::emulator::queue(work);
+  return cudaSuccess;
+}
+
+cudaError_t cudaGraphDestroy(cudaGraph_t graph) { return delete graph, cudaSuccess; }
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t executable) { return delete executable, cudaSuccess; }
 
 namespace tangram::cuda {
 
