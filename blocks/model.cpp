@@ -132,15 +132,14 @@ void final_norm_forward(Tensor hidden, const Model& model, Tensor x, Context& ct
   rmsnorm_forward(hidden, rstd, x, model.final_norm, static_cast<float>(model.config.rms_norm_eps), ctx);
 }
 
-void model_hidden(Tensor hidden, const Model& model, Indices tokens, const Sequences& sequences,
-                  Context& ctx) {
+void model_hidden(Tensor hidden, const Model& model, Indices tokens, const Sequences& sequences, Context& ctx) {
   embed(hidden, model, tokens, ctx);
   for (const BlockWeights& block : model.blocks) block_forward(hidden, block, model.config, sequences, ctx);
   final_norm_forward(hidden, model, hidden, ctx);
 }
 
-void model_infer(Tensor hidden, const Model& model, Indices tokens, const Sequences& sequences,
-                 KvCache& cache, Context& ctx) {
+void model_infer(Tensor hidden, const Model& model, Indices tokens, const Sequences& sequences, KvCache& cache,
+                 Context& ctx) {
   for (size_t s = 0; s < sequences.past.span().size(); ++s)
     CHECK(sequences.past[s] + sequences.offsets[s + 1] - sequences.offsets[s] <= cache.capacity_tokens(),
           "sequence {} outgrows its cache of {} tokens", s, cache.capacity_tokens());

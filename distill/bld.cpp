@@ -204,7 +204,11 @@ int64_t BldTrainer::plan_work() {
   const ModelConfig& config = teacher_.config;
   const int64_t N = options_.batch_tokens;
   Arena planner = Arena::planner();
-  for (int64_t m = 0; m < options_.micro_batches; ++m) planner.tensor(N, config.hidden_size, teacher_.dtype);
+  for (int64_t m = 0; m < options_.micro_batches; ++m) {
+    planner.tensor(N, config.hidden_size, teacher_.dtype);
+    planner.tensor(N, config.head_dim, DType::f32);                    // rotations
+    for (int i = 0; i < 2; ++i) planner.tensor(1, N + 1, DType::i32);  // where sequences begin: at most one a token
+  }
   make_teacher_layer(config, N, teacher_.dtype, planner);
   for (Layer& layer : layers_) {
     ArenaScope of_layer(planner);
@@ -263,7 +267,7 @@ void BldTrainer::step(std::span<const Batch> micro_batches) {
   std::vector<Tensor> residual;  // of each micro-batch, at the boundary before the layer
   for (const Batch& batch : micro_batches) {
     CHECK(static_cast<int64_t>(batch.tokens.size()) == N, "a batch of {} tokens, not {}", batch.tokens.size(), N);
-    sequences.emplace_back(config, batch.lengths);
+    sequences.emplace_back(config, batch.lengths, std::span<const int32_t>{}, *work_, ctx_);
     residual.push_back(work_->tensor(N, config.hidden_size, teacher_.dtype));
     embed(residual.back(), teacher_, batch.tokens, ctx_);
   }

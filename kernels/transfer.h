@@ -14,8 +14,8 @@ void transfer(Tensor dst, Tensor src, Context& ctx);
 
 inline constexpr int64_t kStagedBytes = 1 << 20;
 
-/// What a tensor holds, where the host can read it: the tensor itself on the CPU; of a GPU's a copy, which is there when
-/// the constructor returns; in planning zeros.
+/// What a tensor holds, where the host can read it: the tensor itself on the CPU; of a GPU's a copy, which is there
+/// when the constructor returns; in planning zeros.
 class HostView {
  public:
   HostView(Tensor x, Context& ctx);
