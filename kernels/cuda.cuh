@@ -107,16 +107,51 @@ __device__ F block_sum(F x, F* shared) {
 
 constexpr int64_t kStaticShared = 48 << 10;  // bytes that a block may have without asking
 
+/// Lets a kernel be started with so much dynamic shared memory.
+template <class... P>
+void allow_shared(void (*kernel)(P...), int64_t bytes) {
+  if (bytes > kStaticShared)
+    CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(bytes)));
+}
+
 /// Starts a kernel with dynamic shared memory on the context's stream; Error names a launch that is refused.
 template <class... P, class... A>
 void launch_shared(void (*kernel)(P...), dim3 grid, dim3 block, int64_t shared_bytes, const Context& ctx, A&&... args) {
-  if (shared_bytes > kStaticShared)
-    CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(shared_bytes)));
+  allow_shared(kernel, shared_bytes);
   cudaLaunchConfig_t config{};
   config.gridDim = grid, config.blockDim = block, config.stream = ctx.stream;
   config.dynamicSmemBytes = static_cast<size_t>(shared_bytes);
   CUDA_CHECK(cudaLaunchKernelEx(&config, kernel, static_cast<P>(args)...));
 }
+
+/// Time on the GPU between its making and `stop`, which waits.
+class Timer {
+ public:
+  explicit Timer(const Context& ctx) : stream_(ctx.stream) {
+    CUDA_CHECK(cudaEventCreate(&start_));
+    CUDA_CHECK(cudaEventCreate(&stop_));
+    CUDA_CHECK(cudaEventRecord(start_, stream_));
+  }
+  ~Timer() {
+    if (start_) cudaEventDestroy(start_);
+    if (stop_) cudaEventDestroy(stop_);
+  }
+  Timer(const Timer&) = delete;
+  Timer& operator=(const Timer&) = delete;
+
+  /// Milliseconds.
+  float stop() {
+    float milliseconds = 0;
+    CUDA_CHECK(cudaEventRecord(stop_, stream_));
+    CUDA_CHECK(cudaEventSynchronize(stop_));
+    CUDA_CHECK(cudaEventElapsedTime(&milliseconds, start_, stop_));
+    return milliseconds;
+  }
+
+ private:
+  Stream stream_;
+  cudaEvent_t start_ = nullptr, stop_ = nullptr;
+};
 
 /// The dynamic shared memory of the block, aligned to 16 bytes.
 template <class T>

@@ -2,7 +2,12 @@
 
 #include <omp.h>
 
+#include <algorithm>
+
+#include "kernels/check.h"
+#include "kernels/elementwise.h"
 #include "kernels/matmul_cache.h"
+#include "kernels/matmul_cuda.h"
 #include "kernels/matvec.h"
 
 namespace tangram {
@@ -25,13 +30,14 @@ dnnl::memory::desc describe(int64_t rows, int64_t cols, int64_t stride, bool tra
 }
 
 MatmulPlan compile(const MatmulKey& key, const dnnl::engine& engine) {
+  const MatmulShape& s = key.shape;
   MatmulPlan plan;
-  plan.a = describe(key.M, key.K, key.stride_a, key.transpose_a, key.dtype_ab);
-  plan.b = describe(key.K, key.N, key.stride_b, key.transpose_b, key.dtype_ab);
-  plan.c = describe(key.M, key.N, key.stride_c, false, key.dtype_c);
+  plan.a = describe(s.M, s.K, s.stride_a, s.transpose_a, s.dtype_ab);
+  plan.b = describe(s.K, s.N, s.stride_b, s.transpose_b, s.dtype_ab);
+  plan.c = describe(s.M, s.N, s.stride_c, false, s.dtype_c);
   dnnl::primitive_attr attr;
   attr.set_scratchpad_mode(dnnl::scratchpad_mode::user);
-  if (key.accumulate) {
+  if (s.accumulate) {
     dnnl::post_ops sum;
     sum.append_sum(1.0f);
     attr.set_post_ops(sum);
@@ -46,6 +52,15 @@ MatmulPlan compile(const MatmulKey& key, const dnnl::engine& engine) {
 }
 
 }  // namespace
+
+std::string describe(const MatmulShape& s) {
+  const auto operand = [](bool transposed, int64_t rows, int64_t cols) {
+    return fmt::format("{} ({}, {})", transposed ? "^T" : "", transposed ? cols : rows, transposed ? rows : cols);
+  };
+  return fmt::format("c ({}, {}) {} {} a{} b{} {}, strides {} {} {}, aligned to {}", s.M, s.N, name_of(s.dtype_c),
+                     s.accumulate ? "+=" : "=", operand(s.transpose_a, s.M, s.K), operand(s.transpose_b, s.K, s.N),
+                     name_of(s.dtype_ab), s.stride_c, s.stride_a, s.stride_b, s.alignment);
+}
 
 const MatmulPlan* MatmulCache::find(const MatmulKey& key) {
   auto it = plans_.find(key);
@@ -67,9 +82,15 @@ namespace {
 
 struct Product {
   Tensor c, a, b;
-  bool transpose_a, transpose_b, accumulate;
-  int64_t M, N, K;
+  MatmulShape shape;
 };
+
+// The largest power of two that divides the address of every row.
+int64_t row_alignment(const Tensor& x) {
+  const auto step = static_cast<uintptr_t>(x.rows > 1 ? x.stride * size_of(x.dtype) : 0);
+  const uintptr_t bits = reinterpret_cast<uintptr_t>(x.data) | step | uintptr_t{MatmulShape::kMaxAlignment};
+  return static_cast<int64_t>(bits & (~bits + 1));
+}
 
 Product checked(Tensor c, Tensor a, Transpose transpose_a, Tensor b, Transpose transpose_b, bool accumulate) {
   const bool ta = transpose_a == Transpose::yes, tb = transpose_b == Transpose::yes;
@@ -79,14 +100,15 @@ Product checked(Tensor c, Tensor a, Transpose transpose_a, Tensor b, Transpose t
   CHECK(a.dtype == b.dtype && (a.dtype == DType::f32 || a.dtype == DType::bf16), "a is {}, b is {}; both f32 or bf16",
         name_of(a.dtype), name_of(b.dtype));
   CHECK(c.dtype == a.dtype || c.dtype == DType::f32, "c is {}; must be {} or f32", name_of(c.dtype), name_of(a.dtype));
-  return {c, a, b, ta, tb, accumulate, M, N, K};
+  const int64_t alignment = std::min({row_alignment(a), row_alignment(b), row_alignment(c)});
+  return {c, a, b, {M, N, K, a.stride, b.stride, c.stride, ta, tb, accumulate, a.dtype, c.dtype, alignment}};
 }
 
 /// Runs the product, or returns false if this machine has no instructions for it.
 bool run_onednn(const Product& p, Context& ctx) {
   // oneDNN wants a stride of a single row to be at least the columns, as any view here has it.
-  const MatmulKey key{p.M,           p.N,           p.K,          p.a.stride, p.b.stride, p.c.stride,
-                      p.transpose_a, p.transpose_b, p.accumulate, p.a.dtype,  p.c.dtype,  ctx.threads};
+  MatmulKey key{p.shape, ctx.threads};
+  key.shape.alignment = 0;  // makes no difference to it
   const MatmulPlan* plan = ctx.matmuls->find(key);
   if (!plan) return false;
   const ArenaScope scope(ctx.scratch);
@@ -94,6 +116,17 @@ bool run_onednn(const Product& p, Context& ctx) {
   const Tensor scratch = ctx.scratch.tensor(1, plan->scratch_bytes, DType::u8);
   ctx.matmuls->run(*plan, p.c.data, p.a.data, p.b.data, scratch.data);
   return true;
+}
+
+void run_cublaslt(const Product& p, Context& ctx) {
+  on_cuda(ctx, {p.c, p.a, p.b});
+  const ArenaScope scope(ctx.scratch);
+  const Tensor workspace = ctx.scratch.tensor(1, cuda::kMatmulWorkspaceBytes, DType::u8);
+  if (ctx.planning()) {
+    ctx.planned_matmuls.insert(p.shape);
+    return;
+  }
+  if constexpr (kCudaBuilt) cuda::matmul(p.c, p.a, p.b, p.shape, workspace, ctx);
 }
 
 /// oneDNN multiplies bf16 only where the processor has AVX-512; elsewhere the product runs on f32 copies.
@@ -106,7 +139,9 @@ void run_in_f32(Product p, Context& ctx) {
     return y;
   };
   const Tensor c = p.c;
-  p.a = widened(p.a, true), p.b = widened(p.b, true), p.c = widened(c, p.accumulate);
+  MatmulShape& s = p.shape;
+  p.a = widened(p.a, true), p.b = widened(p.b, true), p.c = widened(c, s.accumulate);
+  s.stride_a = p.a.stride, s.stride_b = p.b.stride, s.stride_c = p.c.stride, s.dtype_ab = s.dtype_c = DType::f32;
   CHECK(run_onednn(p, ctx), "no f32 product on this machine");
   if (c.dtype != DType::f32) copy(c, p.c);
 }
@@ -115,14 +150,17 @@ void run_in_f32(Product p, Context& ctx) {
 
 void matmul(Tensor c, Tensor a, Transpose transpose_a, Tensor b, Transpose transpose_b, bool accumulate, Context& ctx) {
   const Product p = checked(c, a, transpose_a, b, transpose_b, accumulate);
+  const MatmulShape& s = p.shape;
   ++ctx.matmul_calls;
-  ctx.matmul_flops += 2.0 * double(p.M) * double(p.N) * double(p.K);
-  if (p.M == 0 || p.N == 0) return;
-  if (p.K == 0) {
-    if (!accumulate) fill_zero(c);
+  ctx.matmul_flops += s.flops();
+  if (s.M == 0 || s.N == 0) return;
+  if (s.K == 0) {
+    if (!accumulate) fill_zero(c, ctx);
     return;
   }
-  if (p.transpose_b && !p.transpose_a && p.M <= kMatvecRows) return matvec(c, a, b, accumulate, ctx);
+  if (s.transpose_b && !s.transpose_a && s.M <= matvec_rows(ctx.device)) return matvec(c, a, b, accumulate, ctx);
+  if (ctx.device == Device::cuda) return run_cublaslt(p, ctx);
+  if (ctx.planning()) return;
   if (!run_onednn(p, ctx)) run_in_f32(p, ctx);
 }
 

@@ -3,7 +3,7 @@
 #include <map>
 #include <oneapi/dnnl/dnnl.hpp>
 
-#include "kernels/tensor.h"
+#include "kernels/matmul_shape.h"
 
 namespace tangram {
 
@@ -20,12 +20,9 @@ class ThreadScope {
   int previous_;
 };
 
-/// Everything that a product's code depends on.
+/// Everything that the code of a product on the CPU depends on.
 struct MatmulKey {
-  int64_t M, N, K;
-  int64_t stride_a, stride_b, stride_c;
-  bool transpose_a, transpose_b, accumulate;
-  DType dtype_ab, dtype_c;
+  MatmulShape shape;
   int threads;
   auto operator<=>(const MatmulKey&) const = default;
 };
