@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "blocks/safetensors.h"
+#include "kernels/magnitudes.h"
 
 namespace tangram {
 namespace {
@@ -36,14 +37,6 @@ std::vector<NamedTensor> named(const LayerStatistics& s) {
           {"ffn.contribution", s.ffn.contribution}};
 }
 
-// sum += |h|, column by column.
-void add_magnitudes(Tensor sum, Tensor h) {
-  dispatch(h.dtype, [&]<class T>() {
-    for (int64_t n = 0; n < h.rows; ++n)
-      for (int64_t i = 0; i < h.cols; ++i) sum.as<float>()[i] += std::abs(float(h.row<T>(n)[i]));
-  });
-}
-
 void accumulate(LayerStatistics& s, const TeacherLayer& layer, Context& ctx) {
   for (Subblock sub : {Subblock::attention, Subblock::ffn}) {
     SubblockStatistics& statistics = sub == Subblock::attention ? s.attention : s.ffn;
@@ -54,7 +47,7 @@ void accumulate(LayerStatistics& s, const TeacherLayer& layer, Context& ctx) {
   }
   const Tensor h = layer.ffn.saved[0];
   matmul_backward_weight(s.ffn.hh, h, h, ctx);
-  add_magnitudes(s.ffn.contribution, h);
+  add_column_magnitudes(s.ffn.contribution, h, ctx);
 }
 
 // Sums become means, and |h| becomes the contribution |h| ||w_down[:, i]||.
