@@ -1,3 +1,4 @@
+#include <setjmp.h>
 #include <sys/mman.h>
 #include <ucontext.h>
 #include <unistd.h>
@@ -36,14 +37,24 @@ struct Barrier {
 struct Warp {
   Barrier barrier;
   uint64_t slots[warpSize];
+  LaneRegisters registers[warpSize];
+};
+
+/// A copy to shared memory that was started, or the end of a group of them.
+struct PendingCopy {
+  void* to;
+  const void* from;  // null: zeros
+  size_t bytes;      // 0: the end of a group
 };
 
 struct Fiber {
-  ucontext_t context;
+  ucontext_t context;  // where it starts
+  jmp_buf resume;      // where it goes on: of the C library's ways to switch the one without a system call
+  std::vector<PendingCopy> copies;
   std::unique_ptr<char[]> stack;
   uint3 index;
   int linear = 0;
-  bool done = false;
+  bool started = false, done = false;
 };
 
 /// The block at work. One host thread runs all kernels.
@@ -53,7 +64,7 @@ struct Block {
   std::vector<Warp> warps;
   Barrier barrier;
   std::vector<uint64_t> shared;
-  ucontext_t scheduler;
+  jmp_buf scheduler;
   Fiber* current = nullptr;
   uint64_t passed = 0;  // barriers that opened: without any in a round of all fibers nothing can ever move
   std::exception_ptr failure;
@@ -66,8 +77,17 @@ Warp& current_warp() { return block.warps[size_t(block.current->linear / warpSiz
 
 void yield() {
   Fiber* self = block.current;
-  swapcontext(&self->context, &block.scheduler);
+  if (!_setjmp(self->resume)) _longjmp(block.scheduler, 1);
   threadIdx = self->index;
+}
+
+/// Runs a fiber until it yields or ends.
+void resume(Fiber& fiber) {
+  block.current = &fiber;
+  threadIdx = fiber.index;
+  if (_setjmp(block.scheduler)) return;
+  if (std::exchange(fiber.started, true)) _longjmp(fiber.resume, 1);
+  setcontext(&fiber.context);
 }
 
 void wait(Barrier& barrier) {
@@ -94,13 +114,14 @@ void fiber_main() {
     block.failure = std::current_exception();
   }
   leave(*block.current);
-  setcontext(&block.scheduler);
+  _longjmp(block.scheduler, 1);
 }
 
 void start(Fiber& fiber, int linear, dim3 size) {
   fiber.linear = linear;
   fiber.index = {unsigned(linear) % size.x, unsigned(linear) / size.x % size.y, unsigned(linear) / (size.x * size.y)};
-  fiber.done = false;
+  fiber.started = fiber.done = false;
+  fiber.copies.clear();
   if (!fiber.stack) fiber.stack.reset(new char[kStackBytes]);
   getcontext(&fiber.context);
   fiber.context.uc_stack.ss_sp = fiber.stack.get();
@@ -135,9 +156,7 @@ void run_block(dim3 size) {
     for (int n = 0; n < count; ++n, i = (i + step) % count) {
       Fiber& fiber = block.fibers[size_t(i)];
       if (fiber.done) continue;
-      block.current = &fiber;
-      threadIdx = fiber.index;
-      swapcontext(&block.scheduler, &fiber.context);
+      resume(fiber);
       if (block.failure) std::rethrow_exception(std::exchange(block.failure, nullptr));
       running -= fiber.done;
     }
@@ -168,6 +187,7 @@ void* dynamic_shared() { return block.shared.data(); }
 void block_barrier() { wait(block.barrier); }
 void warp_barrier() { wait(current_warp().barrier); }
 uint64_t* lane_slots() { return current_warp().slots; }
+LaneRegisters* lane_registers() { return current_warp().registers; }
 int lane() { return block.current->linear % warpSize; }
 
 unsigned ballot(bool bit) {
@@ -177,6 +197,24 @@ unsigned ballot(bool bit) {
   for (int i = 0; i < warpSize; ++i) bits |= unsigned(lane_slots()[i] == 1) << i;
   warp_barrier();
   return bits;
+}
+
+void start_copy(void* to, const void* from, size_t bytes) { block.current->copies.push_back({to, from, bytes}); }
+void end_copy_group() { block.current->copies.push_back({}); }
+
+void wait_for_copies(int groups_left) {
+  std::vector<PendingCopy>& copies = block.current->copies;
+  const auto ends = std::count_if(copies.begin(), copies.end(), [](const PendingCopy& c) { return c.bytes == 0; });
+  auto next = copies.begin();
+  for (auto left = ends; left > groups_left; ++next) {
+    if (next->bytes == 0)
+      --left;
+    else if (next->from)
+      std::memcpy(next->to, next->from, next->bytes);
+    else
+      std::memset(next->to, 0, next->bytes);
+  }
+  copies.erase(copies.begin(), next);
 }
 
 }  // namespace tangram::emulator
