@@ -70,6 +70,7 @@ void adamw(std::span<const AdamWTensor> tensors, const AdamWStep& step, Context&
         step.beta1, step.beta2);
   CHECK(step.epsilon > 0, "epsilon {}; must be positive", step.epsilon);
   for (const AdamWTensor& t : tensors) check(t);
+  if (ctx.planning()) return;
 
 #pragma omp parallel num_threads(ctx.threads)
   for (const AdamWTensor& t : tensors) {

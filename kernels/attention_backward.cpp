@@ -175,6 +175,7 @@ void attention_backward(Tensor dq, Tensor dk, Tensor dv, Tensor dout, Tensor out
   const HeadShape head(shape, q.dtype);
   const ArenaScope scope(ctx.scratch);
   const Tensor scratch = ctx.scratch.tensor(ctx.threads, backward_floats(longest, head), DType::f32);
+  if (ctx.planning()) return;
   const Backward tensors{dq, dk, dv, dout, out, lse, q, k, v};
   const int64_t items = static_cast<int64_t>(offsets.size() - 1) * shape.kv_heads;
   dispatch_words(q.dtype, head, [&]<class T, class Word>() {
