@@ -50,7 +50,7 @@ Model copy_model(const Model& model, DType dtype);
 class SequenceBatch {
  public:
   /// Sequences of `lengths[s]` new tokens each, after `past[s]` cached ones (all 0 if `past` is empty). What operations
-  /// read lies in `memory`, the context's device's.
+  /// read lies in `memory`, the context's device's, and takes as much of it for any number of sequences of `tokens()`.
   SequenceBatch(const ModelConfig& config, std::span<const int32_t> lengths, std::span<const int32_t> past,
                 Arena& memory, Context& ctx);
 

@@ -78,7 +78,7 @@ void collect_statistics(const Model& teacher, std::span<const Batch> batches,
   planner.tensor(tokens, config.hidden_size, teacher.dtype);
   for (const Batch& batch : batches) {
     planner.tensor(std::ssize(batch.tokens), config.head_dim, DType::f32);
-    for (int i = 0; i < 2; ++i) planner.tensor(1, std::ssize(batch.lengths) + 1, DType::i32);
+    for (int i = 0; i < 2; ++i) planner.tensor(1, std::ssize(batch.tokens) + 1, DType::i32);
   }
   make_teacher_layer(config, largest, teacher.dtype, planner);
   Arena arena(planner.used_bytes());
