@@ -6,8 +6,8 @@
 #include <vector>
 
 #include "kernels/cuda.cuh"
+#include "kernels/device_memory.h"
 #include "kernels/matmul_cuda.h"
-#include "kernels/transfer.h"
 
 #define LT_CHECK(call, shape)                                                                                       \
   do {                                                                                                              \
