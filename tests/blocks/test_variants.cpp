@@ -10,6 +10,7 @@
 #include "blocks/kv_cache.h"
 #include "blocks/model.h"
 #include "kernels/random.h"
+#include "tests/own_sequences.h"
 
 namespace tangram {
 namespace {
@@ -53,7 +54,7 @@ struct Bench {
   Arena arena{64 << 20};
   DType dtype;
   SubblockWeights weights;
-  SequenceBatch batch;
+  OwnSequences batch;
   Tensor residual, y;
   SubblockActivations saved;
 
@@ -192,7 +193,7 @@ void expect_infer_equals_forward(const Choice& choice, DType dtype, int32_t chun
       from.push_back(bench.residual.row_range(row + begin, count)), to.push_back(result.row_range(row + begin, count));
       row += length;
     }
-    const SequenceBatch batch(bench.config, now, past);
+    const OwnSequences batch(bench.config, now, past);
     ArenaScope scope(bench.arena);
     const Tensor x = bench.arena.tensor(batch.tokens(), bench.config.hidden_size, dtype);
     const Tensor y = bench.arena.tensor(batch.tokens(), bench.config.hidden_size, dtype);
