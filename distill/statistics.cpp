@@ -76,13 +76,17 @@ void collect_statistics(const Model& teacher, std::span<const Batch> batches,
   }
   Arena planner = Arena::planner();
   planner.tensor(tokens, config.hidden_size, teacher.dtype);
+  for (const Batch& batch : batches) {
+    planner.tensor(std::ssize(batch.tokens), config.head_dim, DType::f32);
+    for (int i = 0; i < 2; ++i) planner.tensor(1, std::ssize(batch.tokens) + 1, DType::i32);
+  }
   make_teacher_layer(config, largest, teacher.dtype, planner);
   Arena arena(planner.used_bytes());
   const Tensor residual = arena.tensor(tokens, config.hidden_size, teacher.dtype);
   std::vector<SequenceBatch> sequences;
   int64_t row = 0;
   for (const Batch& batch : batches) {
-    sequences.emplace_back(config, batch.lengths);
+    sequences.emplace_back(config, batch.lengths, std::span<const int32_t>{}, arena, ctx);
     embed(residual.row_range(row, sequences.back().tokens()), teacher, batch.tokens, ctx);
     row += sequences.back().tokens();
   }
