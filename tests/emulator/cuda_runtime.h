@@ -134,6 +134,8 @@ inline unsigned __ballot_sync(unsigned, int predicate) { return tangram::emulato
 inline int __any_sync(unsigned, int predicate) { return tangram::emulator::ballot(predicate != 0) != 0; }
 inline int __all_sync(unsigned, int predicate) { return tangram::emulator::ballot(predicate == 0) == 0; }
 
+inline int __popc(unsigned x) { return __builtin_popcount(x); }
+
 template <class T>
 T __ldg(const T* p) {
   return *p;
