@@ -4,6 +4,7 @@
 #include <chrono>
 
 #include "kernels/random.h"
+#include "kernels/transfer.h"
 
 namespace tangram {
 
@@ -14,7 +15,7 @@ ContiguousCache make_cache(const Model& model, int64_t sequences, int64_t tokens
   };
   Arena planner = Arena::planner();
   lay_out(planner);
-  Arena memory(planner.used_bytes());
+  Arena memory(planner.used_bytes(), model.device());
   KvCache cache = lay_out(memory);
   return {std::move(memory), std::move(cache)};
 }
@@ -26,11 +27,11 @@ void prefill(const Model& model, Tensor tokens, KvCache& cache, int64_t tokens_a
     const int64_t count = std::min(at_once, T - first);
     const std::vector<int32_t> lengths(static_cast<size_t>(S), static_cast<int32_t>(count));
     const std::vector<int32_t> past(lengths.size(), static_cast<int32_t>(first));
-    const SequenceBatch batch(model.config, lengths, past);
+    ArenaScope scope(ctx.scratch);
+    const SequenceBatch batch(model.config, lengths, past, ctx.scratch, ctx);
     std::vector<int32_t> ids;
     for (int64_t s = 0; s < S; ++s)
       ids.insert(ids.end(), tokens.row<int32_t>(s) + first, tokens.row<int32_t>(s) + first + count);
-    ArenaScope scope(ctx.scratch);
     const Tensor hidden = ctx.scratch.tensor(S * count, model.config.hidden_size, model.dtype);
     model_infer(hidden, model, ids, batch.view(), cache, ctx);
     sink(first, count, hidden);
@@ -43,13 +44,21 @@ double seconds_since(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
+// logits (1, V) behind the last of the hidden states, on the host.
+void last_logits(Tensor logits, const Model& model, Tensor hidden, Context& ctx) {
+  ArenaScope scope(ctx.scratch);
+  const Tensor row = ctx.scratch.tensor(1, logits.cols, DType::f32);
+  model_logits(row, model, hidden.row_range(hidden.rows - 1, 1), ctx);
+  transfer(logits, row, ctx);
+}
+
 // The logits behind the one token `id` at position `past`.
 void decode_step(Tensor logits, const Model& model, int32_t id, int32_t past, KvCache& cache, Context& ctx) {
-  const SequenceBatch batch(model.config, std::vector<int32_t>{1}, std::vector<int32_t>{past});
   ArenaScope scope(ctx.scratch);
+  const SequenceBatch batch(model.config, std::vector<int32_t>{1}, std::vector<int32_t>{past}, ctx.scratch, ctx);
   const Tensor hidden = ctx.scratch.tensor(1, model.config.hidden_size, model.dtype);
   model_infer(hidden, model, std::vector<int32_t>{id}, batch.view(), cache, ctx);
-  model_logits(logits, model, hidden, ctx);
+  last_logits(logits, model, hidden, ctx);
 }
 
 }  // namespace
@@ -69,7 +78,7 @@ GenerateResult generate(const Model& model, std::span<const int32_t> prompt, con
   prefill(
       model, view_of(prompt.data(), 1, N), memory.cache, kPrefillTokens,
       [&](int64_t first, int64_t count, Tensor hidden) {
-        if (first + count == N) model_logits(logits, model, hidden.row_range(count - 1, 1), ctx);
+        if (first + count == N) last_logits(logits, model, hidden, ctx);
       },
       ctx);
   while (result.tokens < most) {

@@ -1,5 +1,7 @@
 #include "blocks/linear_subblock.h"
 
+#include "kernels/elementwise.h"
+
 namespace tangram {
 
 std::vector<ParamSpec> linear_params(const char* name, const ModelConfig& config) {
@@ -14,7 +16,7 @@ Cost linear_cost(const ModelConfig& config) {
 }
 
 // The shared product with the input is the whole subblock, so only the columns are handed over.
-void linear_forward(Tensor y, Tensor proj) { copy(y, proj); }
-void linear_backward(Tensor dproj, Tensor dy) { copy(dproj, dy); }
+void linear_forward(Tensor y, Tensor proj, Context& ctx) { copy(y, proj, ctx); }
+void linear_backward(Tensor dproj, Tensor dy, Context& ctx) { copy(dproj, dy, ctx); }
 
 }  // namespace tangram

@@ -5,6 +5,8 @@
 #include "kernels/elementwise.h"
 #include "kernels/embedding.h"
 #include "kernels/rmsnorm.h"
+#include "kernels/rope.h"
+#include "kernels/transfer.h"
 
 namespace tangram {
 namespace {
@@ -57,18 +59,30 @@ std::vector<NamedTensor> named_tensors(const Model& model) {
   return tensors;
 }
 
-Model make_model(const ModelConfig& config, const Architecture& architecture, DType dtype) {
+Model make_model(const ModelConfig& config, const Architecture& architecture, DType dtype, Arena& arena) {
   CHECK(static_cast<int64_t>(architecture.size()) == config.num_hidden_layers, "{} blocks for {} layers",
         architecture.size(), config.num_hidden_layers);
-  Model plan{
+  Model model{
       .config = config, .dtype = dtype, .embedding = {}, .head = {}, .final_norm = {}, .blocks = {}, .memory = {}};
-  Model model = plan;
+  allocate_weights(model, architecture, arena);
+  return model;
+}
+
+Model make_model(const ModelConfig& config, const Architecture& architecture, DType dtype, Device device) {
   Arena planner = Arena::planner();
-  allocate_weights(plan, architecture, planner);
-  auto arena = std::make_shared<Arena>(planner.used_bytes());
-  allocate_weights(model, architecture, *arena);
+  make_model(config, architecture, dtype, planner);
+  auto arena = std::make_shared<Arena>(planner.used_bytes(), device);
+  Model model = make_model(config, architecture, dtype, *arena);
   model.memory.push_back(std::move(arena));
   return model;
+}
+
+Model move_model(const Model& model, Device device, Context& ctx) {
+  if (model.device() == device) return model;
+  Model result = make_model(model.config, model.architecture(), model.dtype, device);
+  const std::vector<NamedTensor> from = named_tensors(model), to = named_tensors(result);
+  for (size_t i = 0; i < from.size(); ++i) transfer(to[i].tensor, from[i].tensor, ctx);
+  return result;
 }
 
 Model copy_model(const Model& model, DType dtype) {
@@ -78,21 +92,31 @@ Model copy_model(const Model& model, DType dtype) {
   return result;
 }
 
-SequenceBatch::SequenceBatch(const ModelConfig& config, std::span<const int32_t> lengths, std::span<const int32_t> past)
-    : offsets_{0}, past_(past.begin(), past.end()), head_dim_(config.head_dim) {
-  past_.resize(lengths.size(), 0);
+SequenceBatch::SequenceBatch(const ModelConfig& config, std::span<const int32_t> lengths, std::span<const int32_t> past,
+                             Arena& memory, Context& ctx)
+    : offsets_(std::make_unique<std::vector<int32_t>>(1, 0)),
+      past_(std::make_unique<std::vector<int32_t>>(past.begin(), past.end())) {
+  past_->resize(lengths.size(), 0);
   std::vector<int32_t> positions;
   for (size_t s = 0; s < lengths.size(); ++s) {
-    offsets_.push_back(offsets_.back() + lengths[s]);
-    for (int32_t i = 0; i < lengths[s]; ++i) positions.push_back(past_[s] + i);
+    offsets_->push_back(offsets_->back() + lengths[s]);
+    for (int32_t i = 0; i < lengths[s]; ++i) positions.push_back((*past_)[s] + i);
   }
-  rope_.resize(positions.size() * static_cast<size_t>(head_dim_));
-  rope_angles(view().rope, positions, rope_frequencies(config.head_dim, config.rope_theta, config.rope_scaling));
+  const auto place = [&](const std::vector<int32_t>& numbers) -> Indices {
+    const auto count = std::ssize(numbers);
+    const Tensor room = memory.tensor(1, std::max(tokens() + 1, count), DType::i32);
+    if (ctx.device == Device::cpu) return numbers;
+    transfer(room.col_range(0, count), view_of(numbers.data(), 1, count), ctx);
+    return {numbers, room.col_range(0, count)};
+  };
+  view_.offsets = place(*offsets_);
+  view_.past = place(*past_);
+  view_.rope = memory.tensor(tokens(), config.head_dim, DType::f32);
+  ArenaScope scope(ctx.scratch);
+  rope_angles(view_.rope, positions, rope_frequencies(config.head_dim, config.rope_theta, config.rope_scaling), ctx);
 }
 
-Sequences SequenceBatch::view() const { return {offsets_, past_, view_of(rope_.data(), tokens(), head_dim_)}; }
-
-void embed(Tensor x, const Model& model, std::span<const int32_t> tokens, Context& ctx) {
+void embed(Tensor x, const Model& model, Indices tokens, Context& ctx) {
   embedding_forward(x, model.embedding.values, tokens, ctx);
 }
 
@@ -115,16 +139,15 @@ void final_norm_forward(Tensor hidden, const Model& model, Tensor x, Context& ct
   rmsnorm_forward(hidden, rstd, x, model.final_norm, static_cast<float>(model.config.rms_norm_eps), ctx);
 }
 
-void model_hidden(Tensor hidden, const Model& model, std::span<const int32_t> tokens, const Sequences& sequences,
-                  Context& ctx) {
+void model_hidden(Tensor hidden, const Model& model, Indices tokens, const Sequences& sequences, Context& ctx) {
   embed(hidden, model, tokens, ctx);
   for (const BlockWeights& block : model.blocks) block_forward(hidden, block, model.config, sequences, ctx);
   final_norm_forward(hidden, model, hidden, ctx);
 }
 
-void model_infer(Tensor hidden, const Model& model, std::span<const int32_t> tokens, const Sequences& sequences,
-                 KvCache& cache, Context& ctx) {
-  for (size_t s = 0; s < sequences.past.size(); ++s)
+void model_infer(Tensor hidden, const Model& model, Indices tokens, const Sequences& sequences, KvCache& cache,
+                 Context& ctx) {
+  for (size_t s = 0; s < sequences.past.span().size(); ++s)
     CHECK(sequences.past[s] + sequences.offsets[s + 1] - sequences.offsets[s] <= cache.capacity_tokens(),
           "sequence {} outgrows its cache of {} tokens", s, cache.capacity_tokens());
   embed(hidden, model, tokens, ctx);

@@ -20,6 +20,7 @@ struct Model {
   std::vector<std::shared_ptr<void>> memory;  ///< what owns the weights: an arena, mapped files
 
   Architecture architecture() const;
+  Device device() const { return embedding.values.device; }
 };
 
 /// A tensor of a model with its checkpoint name, such as `model.layers.3.self_attn.q_proj.weight`.
@@ -35,7 +36,12 @@ std::string norm_name(int64_t layer, Subblock subblock);
 std::string param_name(int64_t layer, Subblock subblock, std::string_view param);
 
 /// A model with uninitialised weights in an arena of its own.
-Model make_model(const ModelConfig& config, const Architecture& architecture, DType dtype);
+Model make_model(const ModelConfig& config, const Architecture& architecture, DType dtype, Device device = Device::cpu);
+/// The same in `arena`, which may be a planner and outlives the model.
+Model make_model(const ModelConfig& config, const Architecture& architecture, DType dtype, Arena& arena);
+
+/// The model in the memory of another device; where it is there already, the model itself.
+Model move_model(const Model& model, Device device, Context& ctx);
 
 /// A deep copy in another dtype (or the same).
 Model copy_model(const Model& model, DType dtype);
@@ -43,21 +49,22 @@ Model copy_model(const Model& model, DType dtype);
 /// Positions, offsets and rotations of a batch. Owns what `view` points to.
 class SequenceBatch {
  public:
-  /// Sequences of `lengths[s]` new tokens each, after `past[s]` cached ones (all 0 if `past` is empty).
-  SequenceBatch(const ModelConfig& config, std::span<const int32_t> lengths, std::span<const int32_t> past = {});
+  /// Sequences of `lengths[s]` new tokens each, after `past[s]` cached ones (all 0 if `past` is empty). What operations
+  /// read lies in `memory`, the context's device's, and takes as much of it for any number of sequences of `tokens()`.
+  SequenceBatch(const ModelConfig& config, std::span<const int32_t> lengths, std::span<const int32_t> past,
+                Arena& memory, Context& ctx);
 
-  Sequences view() const;
-  int64_t tokens() const { return offsets_.back(); }
-  int64_t sequences() const { return static_cast<int64_t>(past_.size()); }
+  const Sequences& view() const { return view_; }
+  int64_t tokens() const { return offsets_->back(); }
 
  private:
-  std::vector<int32_t> offsets_, past_;
-  std::vector<float> rope_;
-  int64_t head_dim_;
+  // On the heap: a batch may be moved, and its view looks at them.
+  std::unique_ptr<std::vector<int32_t>> offsets_, past_;
+  Sequences view_;
 };
 
 /// x[n] = embedding[tokens[n]].
-void embed(Tensor x, const Model& model, std::span<const int32_t> tokens, Context& ctx);
+void embed(Tensor x, const Model& model, Indices tokens, Context& ctx);
 
 /// x += attention, then x += ffn: one block on the residual stream x (N, H), nothing saved. `scratch` memory comes from
 /// the context.
@@ -68,13 +75,12 @@ void block_forward(Tensor x, const BlockWeights& block, const ModelConfig& confi
 void final_norm_forward(Tensor hidden, const Model& model, Tensor x, Context& ctx);
 
 /// hidden (N, H), the input of the head, for a packed batch of whole sequences.
-void model_hidden(Tensor hidden, const Model& model, std::span<const int32_t> tokens, const Sequences& sequences,
-                  Context& ctx);
+void model_hidden(Tensor hidden, const Model& model, Indices tokens, const Sequences& sequences, Context& ctx);
 
 /// Prefill and decode: hidden (N, H) of new tokens, which are added to the cache. A sequence with one token is a decode
 /// step, one with many a prefill; a batch may mix them.
-void model_infer(Tensor hidden, const Model& model, std::span<const int32_t> tokens, const Sequences& sequences,
-                 KvCache& cache, Context& ctx);
+void model_infer(Tensor hidden, const Model& model, Indices tokens, const Sequences& sequences, KvCache& cache,
+                 Context& ctx);
 
 /// logits (N, V) f32 = hidden head^T. For long batches use the chunked losses instead.
 void model_logits(Tensor logits, const Model& model, Tensor hidden, Context& ctx);
@@ -86,8 +92,8 @@ struct ModelActivations {
   Tensor rstd, hidden;                     ///< of the final norm: (1, N) f32, (N, H)
 };
 ModelActivations make_activations(const Model& model, int64_t tokens, Arena& arena);
-void model_forward(ModelActivations& activations, const Model& model, std::span<const int32_t> tokens,
-                   const Sequences& sequences, Context& ctx);
+void model_forward(ModelActivations& activations, const Model& model, Indices tokens, const Sequences& sequences,
+                   Context& ctx);
 
 /// Gradients of all of a model's tensors, f32, in one flat range of memory in the order of named_tensors.
 struct ModelGrads {
@@ -103,7 +109,6 @@ using HiddenGradient = std::function<void(int64_t layer, Tensor dx)>;
 /// Accumulates the gradients of all parameters but the head (the loss does that), from dhidden (N, H), the gradient at
 /// the head's input; dhidden is overwritten.
 void model_backward(ModelGrads& grads, Tensor dhidden, const ModelActivations& activations, const Model& model,
-                    std::span<const int32_t> tokens, const Sequences& sequences, const HiddenGradient& hidden_gradient,
-                    Context& ctx);
+                    Indices tokens, const Sequences& sequences, const HiddenGradient& hidden_gradient, Context& ctx);
 
 }  // namespace tangram

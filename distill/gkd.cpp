@@ -4,15 +4,18 @@
 #include <numeric>
 
 #include "kernels/cosine.h"
+#include "kernels/elementwise.h"
 #include "kernels/head_loss.h"
+#include "kernels/transfer.h"
 
 namespace tangram {
 namespace {
 
-double weighted_sum(Tensor values, std::span<const float> weights) {
+double weighted_sum(Tensor values, std::span<const float> weights, Context& ctx) {
+  const HostView host(values, ctx);
   double sum = 0;
   for (int64_t n = 0; n < values.cols; ++n)
-    sum += double(values.as<float>()[n]) * (weights.empty() ? 1.0 : double(weights[static_cast<size_t>(n)]));
+    sum += double(host.as<float>()[n]) * (weights.empty() ? 1.0 : double(weights[static_cast<size_t>(n)]));
   return sum;
 }
 
@@ -37,11 +40,11 @@ GkdTrainer::GkdTrainer(Model& student, const Model* teacher, const GkdOptions& o
   Arena state_plan = Arena::planner(), work_plan = Arena::planner();
   lay_out(state_plan);
   lay_out_work(work_plan);
-  state_ = std::make_unique<Arena>(state_plan.used_bytes());
-  work_ = std::make_unique<Arena>(work_plan.used_bytes());
+  state_ = std::make_unique<Arena>(state_plan.used_bytes(), ctx.device);
+  work_ = std::make_unique<Arena>(work_plan.used_bytes(), ctx.device);
   lay_out(*state_);
   lay_out_work(*work_);
-  start_training(trainable_);
+  start_training(trainable_, ctx_);
 }
 
 void GkdTrainer::lay_out(Arena& state) {
@@ -72,15 +75,16 @@ void GkdTrainer::lay_out_work(Arena& work) {
 void GkdTrainer::micro_step(GkdLosses& losses, const Batch& batch) {
   const int64_t N = options_.batch_tokens;
   CHECK(static_cast<int64_t>(batch.tokens.size()) == N, "a batch of {} tokens, not {}", batch.tokens.size(), N);
-  const SequenceBatch sequence_batch(student_.config, batch.lengths);
-  const Sequences sequences = sequence_batch.view();
+  ArenaScope scope(ctx_.scratch);
+  const SequenceBatch sequence_batch(student_.config, batch.lengths, {}, ctx_.scratch, ctx_);
+  const Sequences& sequences = sequence_batch.view();
   const double share = 1.0 / double(options_.micro_batches);
 
   if (teacher_) {
     Tensor x = teacher_final_;
     embed(x, *teacher_, batch.tokens, ctx_);
     for (size_t l = 0; l < teacher_->blocks.size(); ++l) {
-      copy(teacher_hidden_[l], x);
+      copy(teacher_hidden_[l], x, ctx_);
       x = teacher_hidden_[l];
       block_forward(x, teacher_->blocks[l], teacher_->config, sequences, ctx_);
     }
@@ -98,15 +102,15 @@ void GkdTrainer::micro_step(GkdLosses& losses, const Batch& batch) {
       .kl_scale = static_cast<float>(share * weight.kl / std::max(all_weights, 1e-30)),
       .weights = batch.weights};
   head_loss_forward_backward(outputs, dhidden_, grads_.head, inputs, objective, ctx_);
-  losses.cross_entropy += share * weighted_sum(token_loss_, batch.weights) / std::max(target_weights, 1e-30);
-  if (teacher_) losses.kl += share * weighted_sum(token_kl_, batch.weights) / std::max(all_weights, 1e-30);
+  losses.cross_entropy += share * weighted_sum(token_loss_, batch.weights, ctx_) / std::max(target_weights, 1e-30);
+  if (teacher_) losses.kl += share * weighted_sum(token_kl_, batch.weights, ctx_) / std::max(all_weights, 1e-30);
 
   const auto add_cosine = [&](int64_t layer, Tensor dx) {
     const Tensor student = activations_.residual[static_cast<size_t>(2 * layer + 2)];
     const Tensor teacher = teacher_hidden_[static_cast<size_t>(layer)];
     cosine_forward(token_loss_, student, teacher, ctx_);
     cosine_backward(dx, student, teacher, static_cast<float>(share * weight.cosine / double(N)), ctx_);
-    losses.cosine += share * weighted_sum(token_loss_, {}) / double(N);
+    losses.cosine += share * weighted_sum(token_loss_, {}, ctx_) / double(N);
   };
   model_backward(grads_, dhidden_, activations_, student_, batch.tokens, sequences,
                  weight.cosine > 0 ? HiddenGradient(add_cosine) : HiddenGradient(), ctx_);
@@ -116,10 +120,10 @@ GkdLosses GkdTrainer::step(std::span<const Batch> micro_batches) {
   CHECK(static_cast<int64_t>(micro_batches.size()) == options_.micro_batches, "{} micro-batches of {}",
         micro_batches.size(), options_.micro_batches);
   GkdLosses losses;
-  fill_zero(grads_.flat);
+  fill_zero(grads_.flat, ctx_);
   for (const Batch& batch : micro_batches) micro_step(losses, batch);
-  losses.gradient_norm = optimiser_step(trainable_, options_.optimiser, options_.schedule.learning_rate(steps_done_),
-                                        steps_done_ + 1, ctx_);
+  losses.gradient_norm = optimiser_step(std::span(&trainable_, 1), options_.optimiser,
+                                        options_.schedule.learning_rate(steps_done_), steps_done_ + 1, ctx_)[0];
   if (!std::isfinite(losses.gradient_norm) || !std::isfinite(losses.cross_entropy + losses.kl + losses.cosine))
     throw Error(
         fmt::format("training broke at step {}: cross-entropy {}, KL {}, gradient norm {}; lower the learning_rate",
@@ -135,7 +139,7 @@ std::vector<NamedTensor> GkdTrainer::state() const {
 }
 
 void GkdTrainer::resume(int64_t steps_done) {
-  restore_weights(trainable_);
+  restore_weights(trainable_, ctx_);
   steps_done_ = steps_done;
 }
 

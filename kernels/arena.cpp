@@ -8,7 +8,7 @@
 #include <utility>
 
 #include "kernels/cuda_devices.h"
-#include "kernels/transfer.h"
+#include "kernels/device_memory.h"
 
 namespace tangram {
 
@@ -39,24 +39,43 @@ Arena Arena::planner(Device device) {
   return arena;
 }
 
+Arena Arena::growing(int64_t capacity_bytes, Device device) {
+  if (device == Device::cpu) return Arena(capacity_bytes);
+  Arena arena;
+  arena.device_ = device;
+  arena.capacity_ = capacity_bytes;
+  if constexpr (kCudaBuilt) {
+    arena.range_ = std::make_unique<cuda::AddressRange>(capacity_bytes);
+    arena.base_ = static_cast<char*>(arena.range_->base());
+  }
+  CHECK(arena.base_, "this program was built without CUDA");
+  return arena;
+}
+
+Arena::Arena() = default;
+
 Arena::Arena(Arena&& other) noexcept
     : base_(std::exchange(other.base_, nullptr)),
       capacity_(std::exchange(other.capacity_, 0)),
       used_(std::exchange(other.used_, 0)),
       peak_(other.peak_),
+      range_(std::move(other.range_)),
+      committed_(other.committed_),
       planner_(other.planner_),
       device_(other.device_) {}
 
 Arena::~Arena() {
   if (base_ && device_ == Device::cpu) munmap(base_, static_cast<size_t>(capacity_));
   if constexpr (kCudaBuilt)
-    if (base_ && device_ == Device::cuda) cuda::release(base_);
+    if (base_ && device_ == Device::cuda && !range_) cuda::release(base_);
 }
 
 Tensor Arena::tensor(int64_t rows, int64_t cols, DType dtype) {
   CHECK(rows >= 0 && cols >= 0, "a tensor of ({}, {})", rows, cols);
   const int64_t bytes = round_up(rows * cols * size_of(dtype), kAlignment);
   CHECK(bytes <= capacity_ - used_, "arena full: {} bytes wanted, {} of {} left", bytes, capacity_ - used_, capacity_);
+  if constexpr (kCudaBuilt)
+    if (range_ && used_ + bytes > committed_) committed_ = range_->commit(used_ + bytes);
   char* data = (planner_ ? reinterpret_cast<char*>(kNowhere) : base_) + used_;
   used_ += bytes;
   peak_ = std::max(peak_, used_);

@@ -1,7 +1,13 @@
 #pragma once
+#include <memory>
+
 #include "kernels/tensor.h"
 
 namespace tangram {
+
+namespace cuda {
+class AddressRange;  // kernels/device_memory.h
+}
 
 /// Owns one range of memory and hands out tensors from it in order. Nothing is freed alone: `mark` and `rewind` give
 /// back everything taken since, and ArenaScope does so at the end of a C++ scope.
@@ -14,6 +20,9 @@ class Arena {
   /// takes them. Throws Error if they are not there.
   explicit Arena(int64_t capacity_bytes, Device device = Device::cpu);
   static Arena planner(Device device = Device::cpu);
+  /// Takes memory as it is used for the first time, on a GPU as on the CPU. Throws Error from `tensor` if there is no
+  /// more.
+  static Arena growing(int64_t capacity_bytes, Device device = Device::cpu);
   ~Arena();
   Arena(Arena&& other) noexcept;
   Arena(const Arena&) = delete;
@@ -33,9 +42,11 @@ class Arena {
   int64_t capacity_bytes() const { return capacity_; }
 
  private:
-  Arena() = default;
+  Arena();
   char* base_ = nullptr;
   int64_t capacity_ = 0, used_ = 0, peak_ = 0;
+  std::unique_ptr<cuda::AddressRange> range_;  ///< of a growing arena of a GPU
+  int64_t committed_ = 0;                      ///< bytes of it that are there
   bool planner_ = false;
   Device device_ = Device::cpu;
 };

@@ -27,9 +27,9 @@ class Context {
  public:
   struct Options {
     Device device = Device::cpu;
-    int threads = 0;                           ///< 0: as many as the process may use
-    int64_t scratch_bytes = int64_t{8} << 30;  ///< on the CPU address space, committed only when touched
-    bool planning = false;                     ///< operations only count: see Context::planning
+    int threads = 0;                            ///< 0: as many as the process may use
+    int64_t scratch_bytes = int64_t{64} << 30;  ///< address space for scratch, whose memory is taken when it is used
+    bool planning = false;                      ///< operations only count: see Context::planning
   };
   Context();
   explicit Context(const Options& options);
@@ -52,10 +52,27 @@ class Context {
   std::set<MatmulShape> planned_matmuls;  ///< of a GPU's context that plans: for cuda::choose_matmul
   Communicator* tensor_parallel;          ///< never null; of size 1 unless set
 
+  /// Whether the weights of products were written before the work that stands last in the stream: a GPU then reads
+  /// them while that work still runs. Inference sets it, by a WeightsAtRest.
+  bool weights_at_rest = false;
+
   /// What the GPU's operations keep between calls; each makes its own when it first needs it.
   std::shared_ptr<cuda::Staging> staging;
   std::shared_ptr<cuda::MatmulPlans> cuda_matmuls;
   std::shared_ptr<cuda::AttentionPlans> cuda_attentions;
+};
+
+/// Promises for its lifetime that no operation of the context writes a weight, nor did the one before it.
+class WeightsAtRest {
+ public:
+  explicit WeightsAtRest(Context& ctx) : ctx_(ctx), before_(ctx.weights_at_rest) { ctx.weights_at_rest = true; }
+  ~WeightsAtRest() { ctx_.weights_at_rest = before_; }
+  WeightsAtRest(const WeightsAtRest&) = delete;
+  WeightsAtRest& operator=(const WeightsAtRest&) = delete;
+
+ private:
+  Context& ctx_;
+  bool before_;
 };
 
 }  // namespace tangram

@@ -3,6 +3,7 @@
 #include <cuda_runtime.h>
 
 #include <initializer_list>
+#include <type_traits>
 #include <utility>
 
 #include "kernels/context.h"
@@ -68,6 +69,10 @@ int pack_size(std::initializer_list<Tensor> tensors) {
   return static_cast<int>(kBytes / static_cast<int64_t>(sizeof(T)));
 }
 
+/// Of two types of elements the one of which more make 16 bytes.
+template <class A, class B>
+using Narrower = std::conditional_t<(sizeof(A) < sizeof(B)), A, B>;
+
 /// Calls f.operator()<N>() with N = pack_size<T>(tensors).
 template <class T, class F>
 void dispatch_pack(std::initializer_list<Tensor> tensors, F&& f) {
@@ -102,11 +107,17 @@ __device__ F block_sum(F x, F* shared) {
 
 constexpr int64_t kStaticShared = 48 << 10;  // bytes that a block may have without asking
 
+/// Lets a kernel be started with so much dynamic shared memory.
+template <class... P>
+void allow_shared(void (*kernel)(P...), int64_t bytes) {
+  if (bytes > kStaticShared)
+    CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(bytes)));
+}
+
 /// Starts a kernel with dynamic shared memory on the context's stream; Error names a launch that is refused.
 template <class... P, class... A>
 void launch_shared(void (*kernel)(P...), dim3 grid, dim3 block, int64_t shared_bytes, const Context& ctx, A&&... args) {
-  if (shared_bytes > kStaticShared)
-    CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(shared_bytes)));
+  allow_shared(kernel, shared_bytes);
   cudaLaunchConfig_t config{};
   config.gridDim = grid, config.blockDim = block, config.stream = ctx.stream;
   config.dynamicSmemBytes = static_cast<size_t>(shared_bytes);

@@ -158,9 +158,9 @@ void matmul(Tensor c, Tensor a, Transpose transpose_a, Tensor b, Transpose trans
     if (!accumulate) fill_zero(c, ctx);
     return;
   }
+  if (s.transpose_b && !s.transpose_a && s.M <= matvec_rows(ctx.device)) return matvec(c, a, b, accumulate, ctx);
   if (ctx.device == Device::cuda) return run_cublaslt(p, ctx);
   if (ctx.planning()) return;
-  if (s.transpose_b && !s.transpose_a && s.M <= kMatvecRows) return matvec(c, a, b, accumulate, ctx);
   if (!run_onednn(p, ctx)) run_in_f32(p, ctx);
 }
 

@@ -10,7 +10,7 @@ enum class Transpose : bool { no, yes };
 ///
 /// a and b are both f32 or both bf16; c is of the same dtype or f32. Sums run in f32. Any row strides. The algorithm
 /// depends only on shapes, strides, dtypes and ctx.threads, so equal calls give equal bits. Other shapes give other
-/// bits: a row of c may change with M (up to kMatvecRows rows times a transposed b take the kernel of matvec.h), and
+/// bits: a row of c may change with M (up to matvec_rows rows times a transposed b take the kernel of matvec.h), and
 /// with the threads, among which a long K is split. Throws Error if shapes disagree.
 void matmul(Tensor c, Tensor a, Transpose transpose_a, Tensor b, Transpose transpose_b, bool accumulate, Context& ctx);
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "kernels/check.h"
 #include "kernels/lanes.h"
 #include "kernels/matvec_rows.h"
 #include "kernels/row_walk.h"
@@ -83,7 +84,13 @@ void multiply(Tensor y, Tensor x, Tensor w, const RowKernel& kernel, bool accumu
 }  // namespace
 
 void matvec(Tensor y, Tensor x, Tensor w, bool accumulate, Context& ctx) {
-  CHECK(x.rows >= 1 && x.rows <= kMatvecRows, "{} rows; matvec takes 1 to {}", x.rows, kMatvecRows);
+  const int64_t most = matvec_rows(ctx.device);
+  CHECK(x.rows >= 1 && x.rows <= most, "{} rows; matvec takes 1 to {}", x.rows, most);
+  if constexpr (kCudaBuilt)
+    if (ctx.device == Device::cuda) {
+      if (!ctx.planning() && on_cuda(ctx, {y, x, w})) cuda::matvec(y, x, w, {.accumulate = accumulate}, ctx);
+      return;
+    }
   constexpr int64_t kWorthAThread = 1 << 14;  // elements of w; starting a thread costs about as much as reading these
   const int threads = static_cast<int>(std::clamp<int64_t>(w.size() / kWorthAThread, 1, ctx.threads));
   const ArenaScope scope(ctx.scratch);
@@ -91,8 +98,10 @@ void matvec(Tensor y, Tensor x, Tensor w, bool accumulate, Context& ctx) {
   Tensor operand = x;
   if (x.dtype == DType::bf16 && !bf16_products) {
     operand = ctx.scratch.tensor(x.rows, x.cols, DType::f32);
-    for (int64_t n = 0; n < x.rows; ++n) widen(operand.row<float>(n), x.row<bf16>(n), x.cols);
+    if (!ctx.planning())
+      for (int64_t n = 0; n < x.rows; ++n) widen(operand.row<float>(n), x.row<bf16>(n), x.cols);
   }
+  if (ctx.planning()) return;
   dispatch(x.dtype, [&]<class T>() {
     const RowKernel kernel = bf16_products ? row_kernel_bf16(x.rows) : row_kernel<T>(x.rows);
     dispatch(y.dtype, [&]<class Y>() { multiply<Y>(y, operand, w, kernel, accumulate, threads); });

@@ -77,6 +77,18 @@ void rope_angles(Tensor rope, std::span<const int32_t> positions, std::span<cons
     }
 }
 
+void rope_angles(Tensor rope, Indices positions, std::span<const double> frequencies, Context& ctx) {
+  check_tensor("rope", rope, static_cast<int64_t>(positions.size()), 2 * std::ssize(frequencies), DType::f32);
+  ArenaScope scope(ctx.scratch);
+  if constexpr (kCudaBuilt)
+    if (on_cuda(ctx, {rope})) {
+      const int32_t* p = positions.on_device(ctx);
+      if (!ctx.planning()) cuda::rope_angles(rope, p, frequencies, ctx);
+      return;
+    }
+  if (!ctx.planning()) rope_angles(rope, positions.span(), frequencies);
+}
+
 void check_rope(Tensor x, Tensor rope) {
   const int64_t D = rope.cols;
   CHECK(rope.rows == x.rows && rope.dtype == DType::f32, "rope is ({}, {}) {}; must be ({}, head_dim) f32", rope.rows,

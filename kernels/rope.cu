@@ -1,6 +1,7 @@
 #include "kernels/rope.h"
 
 #include "kernels/cover.cuh"
+#include "kernels/early_launch.cuh"
 
 namespace tangram::cuda {
 namespace {
@@ -25,7 +26,35 @@ __global__ void rotate_kernel(Matrix<E> x, Matrix<float> rope, float direction, 
   });
 }
 
+// Passed by value: a model's frequencies never change, and so need no memory on the GPU.
+struct Frequencies {
+  static constexpr int kMost = 256;
+  double f[kMost];
+};
+
+// A block for a token, a thread for a pair of channels.
+__global__ void angles_kernel(Matrix<float> rope, const int32_t* positions, const Frequencies frequencies, int half) {
+  wait_for_previous();
+  let_next_start();
+  const int i = int(threadIdx.x);
+  if (i >= half) return;
+  double sine, cosine;
+  sincos(positions[blockIdx.x] * frequencies.f[i], &sine, &cosine);
+  float* row = rope.row(blockIdx.x);
+  row[i] = float(cosine), row[half + i] = float(sine);
+}
+
 }  // namespace
+
+void rope_angles(Tensor rope, const int32_t* positions, std::span<const double> frequencies, Context& ctx) {
+  if (rope.rows == 0) return;
+  const int64_t half = std::ssize(frequencies);
+  CHECK(half <= Frequencies::kMost, "heads of {} channels; the GPU rotates up to {}", 2 * half, 2 * Frequencies::kMost);
+  Frequencies copy{};
+  std::copy(frequencies.begin(), frequencies.end(), copy.f);
+  launch_early(angles_kernel, dim3(unsigned(rope.rows)), unsigned(round_up(half, kWarp)), 0, ctx, matrix<float>(rope),
+               positions, copy, int(half));
+}
 
 void rotate(Tensor x, Tensor rope, float direction, Context& ctx) {
   if (x.size() == 0) return;

@@ -3,7 +3,7 @@
 #include <span>
 #include <vector>
 
-#include "kernels/context.h"
+#include "kernels/indices.h"
 
 namespace tangram {
 
@@ -30,6 +30,9 @@ std::vector<double> rope_frequencies(int64_t head_dim, double theta, const std::
 ///   rope  (N, D)  f32
 void rope_angles(Tensor rope, std::span<const int32_t> positions, std::span<const double> frequencies);
 
+/// The same on the context's device, of positions that only a GPU may know. The angles are in f64 there, too.
+void rope_angles(Tensor rope, Indices positions, std::span<const double> frequencies, Context& ctx);
+
 /// Rotates the pairs (i, i + D/2) of every head, in place: the "rotate half" order of Hugging Face checkpoints.
 ///
 ///   y[i] = x[i] cos - x[i + D/2] sin     y[i + D/2] = x[i + D/2] cos + x[i] sin
@@ -45,6 +48,7 @@ void rope_backward(Tensor dx, Tensor rope, Context& ctx);
 void check_rope(Tensor x, Tensor rope);
 
 namespace cuda {  // rope.cu; arguments already checked
+void rope_angles(Tensor rope, const int32_t* positions, std::span<const double> frequencies, Context& ctx);
 /// Forward for direction 1, backward for -1.
 void rotate(Tensor x, Tensor rope, float direction, Context& ctx);
 }  // namespace cuda

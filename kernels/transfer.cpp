@@ -13,6 +13,13 @@ void transfer(Tensor dst, Tensor src, Context& ctx) {
   copy(dst, src);
 }
 
+HostView::HostView(Tensor x, Context& ctx) : tensor_(x) {
+  if (x.device == Device::cpu && !ctx.planning()) return;
+  copy_.resize(static_cast<size_t>(x.bytes()));
+  tensor_ = {copy_.data(), x.rows, x.cols, x.cols, x.dtype, Device::cpu};
+  transfer(tensor_, x, ctx);
+}
+
 void synchronize(Context& ctx) {
   if constexpr (kCudaBuilt)
     if (ctx.device == Device::cuda && !ctx.planning()) cuda::synchronize(ctx.stream);

@@ -6,17 +6,6 @@
 
 namespace tangram::cuda {
 
-void* allocate(int64_t bytes) {
-  void* p = nullptr;
-  if (cudaMalloc(&p, static_cast<size_t>(bytes)) == cudaSuccess) return p;
-  cudaGetLastError();  // clears it
-  size_t free_bytes = 0, total_bytes = 0;
-  CUDA_CHECK(cudaMemGetInfo(&free_bytes, &total_bytes));
-  throw Error(fmt::format("the GPU has no {} bytes left: {} of {} are free", bytes, free_bytes, total_bytes));
-}
-
-void release(void* p) noexcept { cudaFree(p); }
-
 Stream make_stream() {
   cudaStream_t stream = nullptr;
   CUDA_CHECK(cudaStreamCreate(&stream));

@@ -1,4 +1,6 @@
 #pragma once
+#include <span>
+
 #include "kernels/tensor.h"
 
 namespace tangram {
@@ -14,5 +16,9 @@ struct Weight {
   Weight() = default;
   Weight(Tensor plain) : values(plain) {}  // NOLINT: a plain matrix is a weight
 };
+
+/// Takes from the front of a list the matrices that follow each other in memory without a gap, as the one that they are
+/// together. The list must not be empty.
+Weight stack_adjacent(std::span<const Weight>& list);
 
 }  // namespace tangram

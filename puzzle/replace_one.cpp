@@ -5,6 +5,7 @@
 #include "kernels/cosine.h"
 #include "kernels/elementwise.h"
 #include "kernels/head_loss.h"
+#include "kernels/transfer.h"
 
 namespace tangram {
 namespace {
@@ -13,6 +14,9 @@ int64_t memory_bytes(const Model& teacher, int64_t tokens) {
   Arena planner = Arena::planner();
   for (size_t i = 0; i < 2 * teacher.blocks.size() + 2; ++i)
     planner.tensor(tokens, teacher.config.hidden_size, teacher.dtype);
+  planner.tensor(tokens, teacher.config.head_dim, DType::f32);  // of the rotations,
+  for (int i = 0; i < 2; ++i)
+    planner.tensor(1, tokens + 1, DType::i32);  // and of where sequences begin: at most one a token
   return planner.used_bytes();
 }
 
@@ -30,7 +34,7 @@ void apply_subblock(Tensor x, const SubblockWeights& weights, const ModelConfig&
 }  // namespace
 
 ReplaceOneScorer::ReplaceOneScorer(const Model& teacher, int64_t batch_tokens, Context& ctx)
-    : teacher_(teacher), ctx_(ctx), memory_(memory_bytes(teacher, batch_tokens)) {}
+    : teacher_(teacher), ctx_(ctx), memory_(memory_bytes(teacher, batch_tokens), ctx.device) {}
 
 void ReplaceOneScorer::start_batch(const ScoringBatch& batch) {
   batch_ = batch;
@@ -38,8 +42,8 @@ void ReplaceOneScorer::start_batch(const ScoringBatch& batch) {
   const ModelConfig& config = teacher_.config;
   CHECK(batch.sequence_length > 0 && N % batch.sequence_length == 0, "{} tokens in sequences of {}", N,
         batch.sequence_length);
-  sequences_.emplace(config, batch.lengths);
   memory_.rewind(0);
+  sequences_.emplace(config, batch.lengths, std::span<const int32_t>{}, memory_, ctx_);
   residual_.clear();
   hidden_ = memory_.tensor(N, config.hidden_size, teacher_.dtype);
   x_ = memory_.tensor(N, config.hidden_size, teacher_.dtype);
@@ -47,7 +51,7 @@ void ReplaceOneScorer::start_batch(const ScoringBatch& batch) {
   for (const BlockWeights& block : teacher_.blocks)
     for (Subblock s : {Subblock::attention, Subblock::ffn}) {
       residual_.push_back(memory_.tensor(N, config.hidden_size, teacher_.dtype));
-      copy(residual_.back(), x_);
+      copy(residual_.back(), x_, ctx_);
       apply_subblock(x_, block.of(s), config, sequences_->view(), ctx_);
     }
   final_norm_forward(hidden_, teacher_, x_, ctx_);
@@ -60,7 +64,7 @@ SequenceMetrics ReplaceOneScorer::score(const LibraryEntry& entry) {
   CHECK(r.layer_count == 1, "{}: only replacements of one layer are scored", r.name());
   const ModelConfig& config = teacher_.config;
   const size_t first = 2 * static_cast<size_t>(r.first_layer) + (entry.attention ? 0 : 1);
-  copy(x_, residual_[first]);
+  copy(x_, residual_[first], ctx_);
   for (size_t i = first; i < residual_.size(); ++i) {
     const auto layer = static_cast<int64_t>(i / 2);
     const Subblock s = i % 2 == 0 ? Subblock::attention : Subblock::ffn;
@@ -89,6 +93,7 @@ SequenceMetrics sequence_metrics(Tensor student_hidden, const Model& student, Te
                     ctx);
   cosine_forward(cosine, student_hidden, teacher_hidden, ctx);
 
+  const HostView h_cross_entropy(cross_entropy, ctx), h_kl(kl, ctx), h_rank(rank, ctx), h_cosine(cosine, ctx);
   SequenceMetrics metrics(static_cast<size_t>(N / batch.sequence_length), MetricValues{});
   for (size_t s = 0; s < metrics.size(); ++s) {
     int64_t with_target = 0;
@@ -96,13 +101,13 @@ SequenceMetrics sequence_metrics(Tensor student_hidden, const Model& student, Te
     MetricValues& m = metrics[s];
     for (int64_t n = first; n < first + batch.sequence_length; ++n) {
       with_target += batch.targets[static_cast<size_t>(n)] >= 0;
-      const int32_t place = rank.as<int32_t>()[n];
-      m[size_t(Metric::kl_divergence)] += double(kl.as<float>()[n]);
-      m[size_t(Metric::lm_loss)] += double(cross_entropy.as<float>()[n]);
+      const int32_t place = h_rank.as<int32_t>()[n];
+      m[size_t(Metric::kl_divergence)] += double(h_kl.as<float>()[n]);
+      m[size_t(Metric::lm_loss)] += double(h_cross_entropy.as<float>()[n]);
       m[size_t(Metric::top_1)] += place < 1;
       m[size_t(Metric::top_5)] += place < 5;
       m[size_t(Metric::top_10)] += place < 10;
-      m[size_t(Metric::hidden_cosine)] += double(cosine.as<float>()[n]);
+      m[size_t(Metric::hidden_cosine)] += double(h_cosine.as<float>()[n]);
     }
     for (size_t i = 0; i < kMetricCount; ++i)
       m[i] /= i == size_t(Metric::lm_loss) ? double(std::max<int64_t>(with_target, 1)) : double(batch.sequence_length);

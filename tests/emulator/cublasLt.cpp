@@ -22,6 +22,25 @@ std::vector<float> rows_of(const void* x, cublasLtMatrixLayout_t layout, bool tr
   return values;
 }
 
+void multiply(const cublasLtMatmulDescOpaque& operation, float scale, const void* a, cublasLtMatrixLayout_t layout_a,
+              const void* b, cublasLtMatrixLayout_t layout_b, float keep, void* d, cublasLtMatrixLayout_t layout_d) {
+  const auto [transpose_a, transpose_b] = operation.transpose;
+  const int64_t m = layout_d->rows, n = layout_d->cols, k = transpose_a ? layout_a->rows : layout_a->cols;
+  const std::vector<float> rows_a = rows_of(a, layout_a, transpose_a), cols_b = rows_of(b, layout_b, !transpose_b);
+  for (int64_t j = 0; j < n; ++j)
+    for (int64_t i = 0; i < m; ++i) {
+      const float *x = &rows_a[size_t(i * k)], *y = &cols_b[size_t(j * k)];
+      float sum = 0;
+      for (int64_t l = 0; l < k; ++l) sum += x[l] * y[l];
+      const int64_t at = j * layout_d->stride + i;
+      const float before = keep == 0 ? 0 : keep * element(d, layout_d, i, j);
+      if (layout_d->type == CUDA_R_32F)
+        static_cast<float*>(d)[at] = scale * sum + before;
+      else
+        static_cast<tangram::bf16*>(d)[at] = tangram::bf16(scale * sum + before);
+    }
+}
+
 }  // namespace
 
 const char* cublasLtGetStatusString(cublasStatus_t status) {
@@ -79,20 +98,10 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t operation, 
   if ((transpose_a ? layout_a->cols : layout_a->rows) != m || (transpose_b ? layout_b->rows : layout_b->cols) != n ||
       (transpose_b ? layout_b->cols : layout_b->rows) != k)
     return CUBLAS_STATUS_INVALID_VALUE;
-  std::memset(workspace, 0xff, workspace_bytes < 64 ? workspace_bytes : 64);  // nobody else's results lie there
-  const std::vector<float> rows_a = rows_of(a, layout_a, transpose_a), cols_b = rows_of(b, layout_b, !transpose_b);
   const float scale = *static_cast<const float*>(alpha), keep = *static_cast<const float*>(beta);
-  for (int64_t j = 0; j < n; ++j)
-    for (int64_t i = 0; i < m; ++i) {
-      const float *x = &rows_a[size_t(i * k)], *y = &cols_b[size_t(j * k)];
-      float sum = 0;
-      for (int64_t l = 0; l < k; ++l) sum += x[l] * y[l];
-      const int64_t at = j * layout_d->stride + i;
-      const float before = keep == 0 ? 0 : keep * element(d, layout_d, i, j);
-      if (layout_d->type == CUDA_R_32F)
-        static_cast<float*>(d)[at] = scale * sum + before;
-      else
-        static_cast<tangram::bf16*>(d)[at] = tangram::bf16(scale * sum + before);
-    }
+  tangram::emulator::queue([=, op = *operation, la = *layout_a, lb = *layout_b, ld = *layout_d]() mutable {
+    std::memset(workspace, 0xff, workspace_bytes < 64 ? workspace_bytes : 64);  // nobody else's results lie there
+    multiply(op, scale, a, &la, b, &lb, keep, d, &ld);
+  });
   return CUBLAS_STATUS_SUCCESS;
 }

@@ -53,13 +53,18 @@ constexpr int warpSize = 32;
 
 namespace tangram::emulator {
 
-/// Calls `thread` for every thread of every block, each on a fiber of its own.
-void run_grid(dim3 grid, dim3 block, size_t shared_bytes, const std::function<void()>& thread);
+/// Calls `thread` for every thread of every block, each on a fiber of its own. Of a kernel that a GPU may start early,
+/// every thread must wait for the kernel before, else Error; kernels run one after the other all the same.
+void run_grid(dim3 grid, dim3 block, size_t shared_bytes, bool early, const std::function<void()>& thread);
+void wait_for_previous();
 /// The dynamic shared memory of the block, filled with NaN when the block starts.
 void* dynamic_shared();
 /// Waits until all living threads of the block, or of the warp, have come here.
 void block_barrier();
 void warp_barrier();
+/// Does what was asked of a stream: at once, or whenever the graph is launched that is being recorded.
+void queue(std::function<void()> work);
+bool recording();
 /// 8 bytes of every lane of this warp, for exchanges; those of a lane that has returned are NaN.
 uint64_t* lane_slots();
 int lane();
@@ -162,14 +167,25 @@ using std::min;
 
 struct CUstream_st;
 using cudaStream_t = CUstream_st*;
-enum cudaError_t { cudaSuccess = 0, cudaErrorMemoryAllocation = 2, cudaErrorInvalidValue = 1 };
+enum cudaError_t {
+  cudaSuccess = 0,
+  cudaErrorInvalidValue = 1,
+  cudaErrorMemoryAllocation = 2,
+  cudaErrorStreamCaptureUnsupported = 900
+};
 enum cudaMemcpyKind { cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost, cudaMemcpyDeviceToDevice, cudaMemcpyDefault };
 struct cudaDeviceProp {
   char name[32];
   int major, minor, multiProcessorCount;
   size_t totalGlobalMem;
 };
-struct cudaLaunchAttribute {};
+enum cudaLaunchAttributeID { cudaLaunchAttributeProgrammaticStreamSerialization };
+struct cudaLaunchAttribute {
+  cudaLaunchAttributeID id;
+  struct {
+    int programmaticStreamSerializationAllowed;
+  } val;
+};
 struct cudaLaunchConfig_t {
   dim3 gridDim, blockDim;
   size_t dynamicSmemBytes;
@@ -182,6 +198,7 @@ enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize };
 const char* cudaGetErrorString(cudaError_t error);
 cudaError_t cudaMalloc(void** p, size_t bytes);
 cudaError_t cudaFree(void* p);
+inline cudaError_t cudaDeviceSynchronize() { return cudaSuccess; }
 inline cudaError_t cudaMallocHost(void** p, size_t bytes) { return cudaMalloc(p, bytes); }
 inline cudaError_t cudaFreeHost(void* p) { return cudaFree(p); }
 cudaError_t cudaMemGetInfo(size_t* free_bytes, size_t* total_bytes);
@@ -192,6 +209,8 @@ inline cudaError_t cudaGetDeviceProperties(cudaDeviceProp* p, int) {
   *p = {"emulated GPU", 9, 0, 2, size_t{16} << 30};
   return cudaSuccess;
 }
+enum cudaDeviceAttr { cudaDevAttrComputeCapabilityMajor };
+inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr, int) { return *value = 9, cudaSuccess; }
 inline cudaError_t cudaGetDevice(int* device) { return *device = 0, cudaSuccess; }
 struct CUevent_st;
 using cudaEvent_t = CUevent_st*;
@@ -204,22 +223,28 @@ inline cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t, cudaEv
 }
 inline cudaError_t cudaStreamCreate(cudaStream_t* stream) { return *stream = nullptr, cudaSuccess; }
 inline cudaError_t cudaStreamDestroy(cudaStream_t) { return cudaSuccess; }
-inline cudaError_t cudaStreamSynchronize(cudaStream_t) { return cudaSuccess; }
+inline cudaError_t cudaStreamSynchronize(cudaStream_t) {
+  return tangram::emulator::recording() ? cudaErrorStreamCaptureUnsupported : cudaSuccess;
+}
 inline cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind, cudaStream_t) {
-  return std::memmove(to, from, bytes), cudaSuccess;
+  return tangram::emulator::queue([=] { std::memmove(to, from, bytes); }), cudaSuccess;
 }
 inline cudaError_t cudaMemcpy2DAsync(void* to, size_t to_pitch, const void* from, size_t from_pitch, size_t width,
                                      size_t height, cudaMemcpyKind, cudaStream_t) {
-  for (size_t r = 0; r < height; ++r)
-    std::memmove(static_cast<char*>(to) + r * to_pitch, static_cast<const char*>(from) + r * from_pitch, width);
-  return cudaSuccess;
+  const auto copy = [=] {
+    for (size_t r = 0; r < height; ++r)
+      std::memmove(static_cast<char*>(to) + r * to_pitch, static_cast<const char*>(from) + r * from_pitch, width);
+  };
+  return tangram::emulator::queue(copy), cudaSuccess;
 }
 inline cudaError_t cudaMemsetAsync(void* p, int value, size_t bytes, cudaStream_t) {
-  return std::memset(p, value, bytes), cudaSuccess;
+  return tangram::emulator::queue([=] { std::memset(p, value, bytes); }), cudaSuccess;
 }
 inline cudaError_t cudaMemset2DAsync(void* p, size_t pitch, int value, size_t width, size_t height, cudaStream_t) {
-  for (size_t r = 0; r < height; ++r) std::memset(static_cast<char*>(p) + r * pitch, value, width);
-  return cudaSuccess;
+  const auto fill = [=] {
+    for (size_t r = 0; r < height; ++r) std::memset(static_cast<char*>(p) + r * pitch, value, width);
+  };
+  return tangram::emulator::queue(fill), cudaSuccess;
 }
 template <class F>
 cudaError_t cudaFuncSetAttribute(F*, cudaFuncAttribute, int) {
@@ -227,10 +252,24 @@ cudaError_t cudaFuncSetAttribute(F*, cudaFuncAttribute, int) {
 }
 template <class... P, class... A>
 cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(P...), A&&... args) {
-  const auto call = [&](P... values) {
-    tangram::emulator::run_grid(config->gridDim, config->blockDim, config->dynamicSmemBytes,
-                                [&] { kernel(values...); });
+  const auto queue = [&](P... values) {
+    tangram::emulator::queue([grid = config->gridDim, block = config->blockDim, shared = config->dynamicSmemBytes,
+                              early = config->numAttrs > 0, kernel, values...] {
+      tangram::emulator::run_grid(grid, block, shared, early, [&] { kernel(values...); });
+    });
   };
-  call(static_cast<P>(args)...);
+  queue(static_cast<P>(args)...);
   return cudaSuccess;
 }
+
+struct CUgraph_st;
+struct CUgraphExec_st;
+using cudaGraph_t = CUgraph_st*;
+using cudaGraphExec_t = CUgraphExec_st*;
+enum cudaStreamCaptureMode { cudaStreamCaptureModeThreadLocal };
+cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode mode);
+cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph);
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t* executable, cudaGraph_t graph, unsigned long long flags);
+cudaError_t cudaGraphLaunch(cudaGraphExec_t executable, cudaStream_t stream);
+cudaError_t cudaGraphDestroy(cudaGraph_t graph);
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t executable);

@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <bit>
 #include <limits>
 #include <map>
 #include <memory>
@@ -11,7 +12,8 @@
 #include <vector>
 
 #include "cuda_runtime.h"
-#include "kernels/error.h"
+#include "kernels/device_memory.h"
+#include "kernels/dtype.h"
 
 uint3 threadIdx{}, blockIdx{};
 dim3 blockDim, gridDim;
@@ -66,7 +68,7 @@ struct Block {
   std::vector<uint64_t> shared;
   jmp_buf scheduler;
   Fiber* current = nullptr;
-  uint64_t passed = 0;  // barriers that opened: without any in a round of all fibers nothing can ever move
+  size_t waits = 0;  // for the kernel before
   std::exception_ptr failure;
 };
 
@@ -168,7 +170,7 @@ void run_block(dim3 size) {
 
 }  // namespace
 
-void run_grid(dim3 grid, dim3 size, size_t shared_bytes, const std::function<void()>& thread) {
+void run_grid(dim3 grid, dim3 size, size_t shared_bytes, bool early, const std::function<void()>& thread) {
   const size_t threads = size_t{size.x} * size.y * size.z;
   CHECK(threads >= 1 && threads <= 1024, "{} threads a block; allowed: 1 to 1024", threads);
   CHECK(grid.x >= 1 && grid.y >= 1 && grid.z >= 1 && grid.x <= 0x7fffffff && grid.y <= 65535 && grid.z <= 65535,
@@ -180,8 +182,15 @@ void run_grid(dim3 grid, dim3 size, size_t shared_bytes, const std::function<voi
   ++launches;
   for (blockIdx.z = 0; blockIdx.z < grid.z; ++blockIdx.z)
     for (blockIdx.y = 0; blockIdx.y < grid.y; ++blockIdx.y)
-      for (blockIdx.x = 0; blockIdx.x < grid.x; ++blockIdx.x) run_block(size);
+      for (blockIdx.x = 0; blockIdx.x < grid.x; ++blockIdx.x) {
+        block.waits = 0;
+        run_block(size);
+        CHECK(!early || block.waits == threads, "{} of {} threads of block ({}, {}, {}) waited for the kernel before",
+              block.waits, threads, blockIdx.x, blockIdx.y, blockIdx.z);
+      }
 }
+
+void wait_for_previous() { ++block.waits; }
 
 void* dynamic_shared() { return block.shared.data(); }
 void block_barrier() { wait(block.barrier); }
@@ -224,10 +233,14 @@ void wait_for_copies(int groups_left) {
 static std::map<void*, std::pair<void*, size_t>> allocations;  // by the address given out: the mapping
 
 const char* cudaGetErrorString(cudaError_t error) {
-  return error == cudaErrorMemoryAllocation ? "out of memory" : error == cudaSuccess ? "no error" : "invalid value";
+  return error == cudaErrorMemoryAllocation           ? "out of memory"
+         : error == cudaErrorStreamCaptureUnsupported ? "not while recording"
+         : error == cudaSuccess                       ? "no error"
+                                                      : "invalid value";
 }
 
 cudaError_t cudaMalloc(void** p, size_t bytes) {
+  if (tangram::emulator::recording()) return cudaErrorStreamCaptureUnsupported;
   const auto page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
   const size_t used = (bytes + 255) / 256 * 256, mapped = (used + page - 1) / page * page + page;
   void* base = mmap(nullptr, mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -251,3 +264,69 @@ cudaError_t cudaMemGetInfo(size_t* free_bytes, size_t* total_bytes) {
   *free_bytes = *total_bytes = size_t{16} << 30;
   return cudaSuccess;
 }
+
+// --- graphs: what was asked for, to be done later ---
+
+struct CUgraph_st {
+  std::vector<std::function<void()>> work;
+};
+struct CUgraphExec_st : CUgraph_st {};
+
+static std::unique_ptr<CUgraph_st> recorded;  // while recording
+
+void tangram::emulator::queue(std::function<void()> work) {
+  if (recorded)
+    recorded->work.push_back(std::move(work));
+  else
+    work();
+}
+
+bool tangram::emulator::recording() { return recorded != nullptr; }
+
+cudaError_t cudaStreamBeginCapture(cudaStream_t, cudaStreamCaptureMode) {
+  if (recorded) return cudaErrorStreamCaptureUnsupported;
+  recorded = std::make_unique<CUgraph_st>();
+  return cudaSuccess;
+}
+
+cudaError_t cudaStreamEndCapture(cudaStream_t, cudaGraph_t* graph) {
+  *graph = recorded.release();
+  return *graph ? cudaSuccess : cudaErrorInvalidValue;
+}
+
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t* executable, cudaGraph_t graph, unsigned long long) {
+  *executable = new CUgraphExec_st{*graph};
+  return cudaSuccess;
+}
+
+cudaError_t cudaGraphLaunch(cudaGraphExec_t executable, cudaStream_t) {
+  for (const auto& work : executable->work) tangram::emulator::queue(work);
+  return cudaSuccess;
+}
+
+cudaError_t cudaGraphDestroy(cudaGraph_t graph) { return delete graph, cudaSuccess; }
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t executable) { return delete executable, cudaSuccess; }
+
+namespace tangram::cuda {
+
+void* allocate(int64_t bytes) {
+  void* p = nullptr;
+  CHECK(cudaMalloc(&p, size_t(bytes)) == cudaSuccess, "no {} bytes left", bytes);
+  return p;
+}
+void release(void* p) noexcept { cudaFree(p); }
+
+AddressRange::AddressRange(int64_t bytes) : reserved_(bytes) {
+  base_ = mmap(nullptr, size_t(bytes), PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  CHECK(base_ != MAP_FAILED, "no {} bytes of address space left", bytes);
+}
+AddressRange::~AddressRange() { munmap(base_, size_t(reserved_)); }
+
+int64_t AddressRange::commit(int64_t bytes) {
+  const int64_t page = sysconf(_SC_PAGESIZE), end = (bytes + page - 1) / page * page;
+  CHECK(bytes <= reserved_, "{} bytes of a range of {}", bytes, reserved_);
+  CHECK(mprotect(base_, size_t(end), PROT_READ | PROT_WRITE) == 0, "no {} bytes left", bytes);
+  return committed_ = end;
+}
+
+}  // namespace tangram::cuda
