@@ -1,5 +1,7 @@
 #include "blocks/linear_subblock.h"
 
+#include "kernels/elementwise.h"
+
 namespace tangram {
 
 std::vector<ParamSpec> linear_params(const char* name, const ModelConfig& config) {
@@ -16,5 +18,13 @@ Cost linear_cost(const ModelConfig& config) {
 // The shared product with the input is the whole subblock, so only the columns are handed over.
 void linear_forward(Tensor y, Tensor proj) { copy(y, proj); }
 void linear_backward(Tensor dproj, Tensor dy) { copy(dproj, dy); }
+
+// Not accumulated by the product, which reads all of x for each of its results: y may be x.
+void linear_infer(Tensor y, const Normed& x, Params params, Context& ctx) {
+  ArenaScope scope(ctx.scratch);
+  const Tensor product = ctx.scratch.tensor(y.rows, y.cols, y.dtype);
+  norm_matmul(product, x, params, ctx);
+  add(y, y, product, ctx);
+}
 
 }  // namespace tangram

@@ -132,28 +132,23 @@ void final_norm_forward(Tensor hidden, const Model& model, Tensor x, Context& ct
   rmsnorm_forward(hidden, rstd, x, model.final_norm, static_cast<float>(model.config.rms_norm_eps), ctx);
 }
 
-void model_hidden(Tensor hidden, const Model& model, Indices tokens, const Sequences& sequences,
-                  Context& ctx) {
+void model_hidden(Tensor hidden, const Model& model, Indices tokens, const Sequences& sequences, Context& ctx) {
   embed(hidden, model, tokens, ctx);
   for (const BlockWeights& block : model.blocks) block_forward(hidden, block, model.config, sequences, ctx);
   final_norm_forward(hidden, model, hidden, ctx);
 }
 
-void model_infer(Tensor hidden, const Model& model, Indices tokens, const Sequences& sequences,
-                 KvCache& cache, Context& ctx) {
+void model_infer(Tensor hidden, const Model& model, Indices tokens, const Sequences& sequences, KvCache& cache,
+                 Context& ctx) {
   for (size_t s = 0; s < sequences.past.span().size(); ++s)
     CHECK(sequences.past[s] + sequences.offsets[s + 1] - sequences.offsets[s] <= cache.capacity_tokens(),
           "sequence {} outgrows its cache of {} tokens", s, cache.capacity_tokens());
   embed(hidden, model, tokens, ctx);
-  ArenaScope scope(ctx.scratch);
-  const Tensor y = ctx.scratch.tensor(hidden.rows, hidden.cols, hidden.dtype);
+  const WeightsAtRest at_rest(ctx);
   for (size_t l = 0; l < model.blocks.size(); ++l)
-    for (Subblock s : kSubblocks) {
-      const SubblockWeights& weights = model.blocks[l].of(s);
-      if (weights.choice.variant->no_op) continue;
-      subblock_infer(y, hidden, weights, model.config, cache.layer(static_cast<int64_t>(l)), sequences, ctx);
-      add(hidden, hidden, y, ctx);
-    }
+    for (Subblock s : kSubblocks)
+      subblock_infer(hidden, model.blocks[l].of(s), model.config, cache.layer(static_cast<int64_t>(l), ctx), sequences,
+                     ctx);
   final_norm_forward(hidden, model, hidden, ctx);
 }
 
