@@ -90,9 +90,7 @@ void softmax_attention_infer(Tensor y, const Normed& x, Params params, const Att
   const Tensor out = ctx.scratch.tensor(y.rows, width, y.dtype);
   norm_matmul(proj, x, params.first(3), ctx);
   const auto [q, k, v] = split_projection(proj, shape);
-  rope_forward(q, sequences.rope, ctx);
-  rope_forward(k, sequences.rope, ctx);
-  kv_write(cache.pages, k, v, cache.table, sequences.offsets, sequences.past, ctx);
+  rope_kv_write(cache.pages, q, k, v, sequences.rope, cache.table, sequences.offsets, sequences.past, ctx);
   attention_cached(out, q, cache.pages, cache.table, shape, sequences.offsets, sequences.past, ctx);
   matmul_forward(y, out, params[3], ctx, /*accumulate=*/true);
 }

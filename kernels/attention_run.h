@@ -130,6 +130,7 @@ void attend_all(const QueryTensors& t, std::span<const QueryRun> runs, Key key, 
   }
   const ArenaScope scope(ctx.scratch);
   const Tensor scratch = ctx.scratch.tensor(ctx.threads, floats, DType::f32);
+  if (ctx.planning()) return;
 #pragma omp parallel for num_threads(ctx.threads) schedule(static, 1)
   for (const QueryRun& run : runs)
     attend<T, Word>(
