@@ -2,6 +2,7 @@
 
 #include "kernels/elementwise.h"
 #include "kernels/rmsnorm.h"
+#include "kernels/transfer.h"
 
 namespace tangram {
 namespace {
@@ -55,6 +56,14 @@ SubblockActivations make_activations(const Choice& choice, const ModelConfig& co
   return activations;
 }
 
+SubblockWeights copy_weights(const SubblockWeights& weights, const ModelConfig& config, Arena& memory, Context& ctx) {
+  if (weights.choice.variant->no_op) return weights;
+  const SubblockWeights copied = make_weights(weights.choice, config, weights.norm.dtype, memory);
+  transfer(copied.norm, weights.norm, ctx);
+  for (size_t i = 0; i < weights.params.size(); ++i) transfer(copied.params[i].values, weights.params[i].values, ctx);
+  return copied;
+}
+
 void input_projection(Tensor proj, Tensor x, Params params, std::span<const ParamSpec> specs, Context& ctx) {
   for_each_input_matrix(params, specs, [&](const Weight& w, int64_t column, int64_t columns) {
     matmul_forward(proj.col_range(column, columns), x, w, ctx);
@@ -64,7 +73,7 @@ void input_projection(Tensor proj, Tensor x, Params params, std::span<const Para
 void subblock_forward(Tensor y, SubblockActivations& saved, Tensor residual, const SubblockWeights& weights,
                       const ModelConfig& config, const Sequences& sequences, Context& ctx) {
   const Variant& variant = *weights.choice.variant;
-  if (variant.no_op) return fill_zero(y);
+  if (variant.no_op) return fill_zero(y, ctx);
   const VariantShape shape = shape_of(weights, config);
   rmsnorm_forward(saved.x, saved.rstd, residual, weights.norm, static_cast<float>(config.rms_norm_eps), ctx);
   input_projection(saved.proj, saved.x, weights.params, variant.params(shape), ctx);

@@ -41,6 +41,9 @@ SubblockGrads make_grads(const Choice& choice, const ModelConfig& config, Arena&
 SubblockActivations make_activations(const Choice& choice, const ModelConfig& config, int64_t tokens, DType dtype,
                                      Arena& arena);
 
+/// The same weights in `memory`, whichever device's that is.
+SubblockWeights copy_weights(const SubblockWeights& weights, const ModelConfig& config, Arena& memory, Context& ctx);
+
 /// y = f(norm(residual)), the subblock's output without the addition. y = 0 for a no_op.
 ///
 ///   y, residual  (N, H)  T

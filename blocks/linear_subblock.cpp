@@ -16,8 +16,8 @@ Cost linear_cost(const ModelConfig& config) {
 }
 
 // The shared product with the input is the whole subblock, so only the columns are handed over.
-void linear_forward(Tensor y, Tensor proj) { copy(y, proj); }
-void linear_backward(Tensor dproj, Tensor dy) { copy(dproj, dy); }
+void linear_forward(Tensor y, Tensor proj, Context& ctx) { copy(y, proj, ctx); }
+void linear_backward(Tensor dproj, Tensor dy, Context& ctx) { copy(dproj, dy, ctx); }
 
 // Not accumulated by the product, which reads all of x for each of its results: y may be x.
 void linear_infer(Tensor y, const Normed& x, Params params, Context& ctx) {

@@ -54,6 +54,15 @@ void append_weights(Batch& batch, const TokenShard& shard, int64_t sequence) {
 
 }  // namespace
 
+Batch blank_batch(int64_t tokens, int64_t length) {
+  Batch batch;
+  batch.tokens.resize(static_cast<size_t>(tokens), 0);
+  batch.targets.resize(static_cast<size_t>(tokens), -1);
+  for (int64_t rest = tokens; rest > 0; rest -= length)
+    batch.lengths.push_back(static_cast<int32_t>(std::min(rest, length)));
+  return batch;
+}
+
 TokenDataset make_dataset(std::vector<TokenShard> shards, int64_t sequence_length, int64_t vocab_size) {
   TokenDataset dataset{.shards = {}, .sequence_length = sequence_length, .vocab_size = vocab_size};
   for (TokenShard& shard : shards) {

@@ -15,6 +15,9 @@ struct Batch {
   std::vector<int32_t> lengths;  ///< of the segments, in order; attention stays inside each (SequenceBatch)
 };
 
+/// A batch of no text, for planning: `tokens` tokens in sequences of `length`, the last one perhaps shorter.
+Batch blank_batch(int64_t tokens, int64_t length);
+
 /// Packed text that training or evaluation draws from: the sequences of all shards, one after another.
 struct TokenDataset {
   std::vector<TokenShard> shards;

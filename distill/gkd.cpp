@@ -44,7 +44,7 @@ GkdTrainer::GkdTrainer(Model& student, const Model* teacher, const GkdOptions& o
   work_ = std::make_unique<Arena>(work_plan.used_bytes(), ctx.device);
   lay_out(*state_);
   lay_out_work(*work_);
-  start_training(trainable_);
+  start_training(trainable_, ctx_);
 }
 
 void GkdTrainer::lay_out(Arena& state) {
@@ -122,8 +122,8 @@ GkdLosses GkdTrainer::step(std::span<const Batch> micro_batches) {
   GkdLosses losses;
   fill_zero(grads_.flat, ctx_);
   for (const Batch& batch : micro_batches) micro_step(losses, batch);
-  losses.gradient_norm = optimiser_step(trainable_, options_.optimiser, options_.schedule.learning_rate(steps_done_),
-                                        steps_done_ + 1, ctx_);
+  losses.gradient_norm = optimiser_step(std::span(&trainable_, 1), options_.optimiser,
+                                        options_.schedule.learning_rate(steps_done_), steps_done_ + 1, ctx_)[0];
   if (!std::isfinite(losses.gradient_norm) || !std::isfinite(losses.cross_entropy + losses.kl + losses.cosine))
     throw Error(
         fmt::format("training broke at step {}: cross-entropy {}, KL {}, gradient norm {}; lower the learning_rate",
@@ -139,7 +139,7 @@ std::vector<NamedTensor> GkdTrainer::state() const {
 }
 
 void GkdTrainer::resume(int64_t steps_done) {
-  restore_weights(trainable_);
+  restore_weights(trainable_, ctx_);
   steps_done_ = steps_done;
 }
 

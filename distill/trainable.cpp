@@ -4,6 +4,7 @@
 
 #include "kernels/adamw.h"
 #include "kernels/clip.h"
+#include "kernels/elementwise.h"
 
 namespace tangram {
 
@@ -22,38 +23,46 @@ TrainableTensor make_trainable(std::string name, Tensor weight, Tensor grad, boo
   return t;
 }
 
-void start_training(Trainable& trainable) {
-  for (TrainableTensor& t : trainable.tensors) {
-    if (t.master.data != t.weight.data) copy(t.master, t.weight);
-    fill_zero(t.moment1);
-    fill_zero(t.moment2);
+void start_training(const Trainable& trainable, Context& ctx) {
+  for (const TrainableTensor& t : trainable.tensors) {
+    if (t.master.data != t.weight.data) copy(t.master, t.weight, ctx);
+    fill_zero(t.moment1, ctx);
+    fill_zero(t.moment2, ctx);
   }
 }
 
-double optimiser_step(Trainable& trainable, const OptimiserOptions& options, double learning_rate, int64_t step,
-                      Context& ctx) {
+static double norm_of(const Trainable& trainable, Context& ctx) {
   std::vector<Tensor> grads;
   for (const TrainableTensor& t : trainable.tensors) grads.push_back(t.grad);
-  const double norm = gradient_norm(grads, ctx);
-  if (!std::isfinite(norm)) return norm;
+  return gradient_norm(grads, ctx);
+}
 
-  std::vector<AdamWTensor> tensors;
-  for (const TrainableTensor& t : trainable.tensors)
-    tensors.push_back({.master = t.master,
-                       .moment1 = t.moment1,
-                       .moment2 = t.moment2,
-                       .grad = t.grad,
-                       .copy = t.master.data == t.weight.data ? Tensor{} : t.weight,
-                       .weight_decay = t.decay ? options.weight_decay : 0});
-  adamw(tensors,
-        {.learning_rate = learning_rate,
-         .beta1 = options.beta1,
-         .beta2 = options.beta2,
-         .epsilon = options.epsilon,
-         .step = step,
-         .grad_scale = options.gradient_clip > 0 ? clip_factor(norm, options.gradient_clip) : 1.0},
-        ctx);
-  return norm;
+std::vector<double> optimiser_step(std::span<const Trainable> trainables, const OptimiserOptions& options,
+                                   double learning_rate, int64_t step, Context& ctx) {
+  std::vector<double> norms;
+  for (const Trainable& trainable : trainables) norms.push_back(norm_of(trainable, ctx));
+  for (const double norm : norms)
+    if (!std::isfinite(norm)) return norms;
+
+  for (size_t i = 0; i < trainables.size(); ++i) {
+    std::vector<AdamWTensor> tensors;
+    for (const TrainableTensor& t : trainables[i].tensors)
+      tensors.push_back({.master = t.master,
+                         .moment1 = t.moment1,
+                         .moment2 = t.moment2,
+                         .grad = t.grad,
+                         .copy = t.master.data == t.weight.data ? Tensor{} : t.weight,
+                         .weight_decay = t.decay ? options.weight_decay : 0});
+    adamw(tensors,
+          {.learning_rate = learning_rate,
+           .beta1 = options.beta1,
+           .beta2 = options.beta2,
+           .epsilon = options.epsilon,
+           .step = step,
+           .grad_scale = options.gradient_clip > 0 ? clip_factor(norms[i], options.gradient_clip) : 1.0},
+          ctx);
+  }
+  return norms;
 }
 
 void append_state(std::vector<NamedTensor>& tensors, const Trainable& trainable) {
@@ -65,9 +74,9 @@ void append_state(std::vector<NamedTensor>& tensors, const Trainable& trainable)
   }
 }
 
-void restore_weights(Trainable& trainable) {
-  for (TrainableTensor& t : trainable.tensors)
-    if (t.master.data != t.weight.data) copy(t.weight, t.master);
+void restore_weights(const Trainable& trainable, Context& ctx) {
+  for (const TrainableTensor& t : trainable.tensors)
+    if (t.master.data != t.weight.data) copy(t.weight, t.master, ctx);
 }
 
 }  // namespace tangram

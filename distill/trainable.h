@@ -33,16 +33,16 @@ struct Trainable {
 TrainableTensor make_trainable(std::string name, Tensor weight, Tensor grad, bool decay, Arena& arena);
 
 /// Copies the weights to their masters and clears the moments: the start of training.
-void start_training(Trainable& trainable);
+void start_training(const Trainable& trainable, Context& ctx);
 
-/// AdamW step number `step` (from 1) from the gradients, which are clipped together. Returns the norm before clipping.
-/// A gradient that is not finite changes nothing.
-double optimiser_step(Trainable& trainable, const OptimiserOptions& options, double learning_rate, int64_t step,
-                      Context& ctx);
+/// AdamW step number `step` (from 1) of all of them in one go, from their gradients, each clipped by its own norm.
+/// Returns the norms before clipping. If one is not finite nothing changes.
+std::vector<double> optimiser_step(std::span<const Trainable> trainables, const OptimiserOptions& options,
+                                   double learning_rate, int64_t step, Context& ctx);
 
 /// Masters and moments under `<trainable>/<tensor>/<master, moment1, moment2>`: what a checkpoint reads and writes.
 void append_state(std::vector<NamedTensor>& tensors, const Trainable& trainable);
 /// Computes the weights from masters that a checkpoint has filled.
-void restore_weights(Trainable& trainable);
+void restore_weights(const Trainable& trainable, Context& ctx);
 
 }  // namespace tangram

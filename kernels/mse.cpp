@@ -8,7 +8,6 @@ namespace tangram {
 namespace {
 
 constexpr int64_t kPieceCols = 4096;  // pieces of a row, so that a single long row is shared by the threads too
-constexpr float kMinSumSquares = 1e-30f;
 
 /// The sum of f(row, first column, columns) over all pieces of a (rows, cols) matrix, in a fixed order.
 template <class F>
@@ -26,6 +25,11 @@ double sum_pieces(int64_t rows, int64_t cols, Context& ctx, F&& f) {
   return sum;
 }
 
+Tensor gpu_partial(Context& ctx) {
+  return ctx.scratch.tensor(1, ctx.device == Device::cuda ? cuda::kMsePartials * int64_t{sizeof(double)} : 0,
+                            DType::u8);
+}
+
 template <class Y, class T>
 double squared_error(const Y* y, const T* target, int64_t count) {
   double sum = 0;
@@ -41,6 +45,11 @@ double squared_error(const Y* y, const T* target, int64_t count) {
 
 void sum_squares(Tensor sum, Tensor x, Context& ctx) {
   check_tensor("sum", sum, 1, 1, DType::f32);
+  const ArenaScope scope(ctx.scratch);
+  const Tensor partial = gpu_partial(ctx);
+  if (ctx.planning()) return;
+  if constexpr (kCudaBuilt)
+    if (on_cuda(ctx, {sum, x})) return cuda::sum_squares(sum, x, partial, ctx);
   dispatch(x.dtype, [&]<class T>() {
     *sum.as<float>() = float(sum_pieces(x.rows, x.cols, ctx, [&](int64_t n, int64_t first, int64_t count) {
       const T* xn = x.row<T>(n) + first;
@@ -58,6 +67,12 @@ void normalized_mse(Tensor loss, Tensor dy, Tensor y, Tensor target, Tensor targ
   check_tensor("target_sum_squares", target_sum_squares, 1, 1, DType::f32);
   CHECK(y.same_shape(target), "y ({}, {}), target ({}, {})", y.rows, y.cols, target.rows, target.cols);
   if (dy.data) check_tensor("dy", dy, y.rows, y.cols, y.dtype);
+  const ArenaScope scope(ctx.scratch);
+  const Tensor partial = gpu_partial(ctx);
+  if (ctx.planning()) return;
+  if constexpr (kCudaBuilt)
+    if (on_cuda(ctx, {loss, dy, y, target, target_sum_squares}))
+      return cuda::normalized_mse(loss, dy, y, target, target_sum_squares, scale, partial, ctx);
   const float unit = *target_sum_squares.as<float>();
   const double denominator = unit < kMinSumSquares ? 1 : unit;
   const float k = float(2 * scale / denominator);

@@ -97,7 +97,7 @@ void add_stage_verb(CommandLine& line, std::string_view name, std::string_view s
     SearchConfig config = read_search_config(line.run.config, line.run.overrides);
     if (!line.run.run_dir.empty()) config.run_dir = std::filesystem::absolute(line.run.run_dir).lexically_normal();
     if (input.threads > 0) config.threads = input.threads;
-    Context ctx(Context::Options{.threads = static_cast<int>(config.threads)});
+    Context ctx(Context::Options{.device = input.device, .threads = static_cast<int>(config.threads)});
     const std::vector<StageResult> results = run_pipeline(stages, config, {only, line.run.again}, ctx, input.console);
     print_results(input.out, input.json, config, results);
   });
@@ -132,6 +132,11 @@ void add_verbs(CommandLine& line, const std::vector<std::string>& arguments, std
   }
 }
 
+void check_gpu() {
+  if (!kCudaBuilt) throw bad_input("--device cuda: this program was built without CUDA; allowed: cpu");
+  if (cuda_devices().empty()) throw bad_input("--device cuda: no GPU is to be seen here; allowed: cpu");
+}
+
 void check_verb(const std::vector<std::string>& arguments, const CommandLine& line) {
   if (arguments.empty()) throw bad_input("no verb; tangram --help lists them");
   if (arguments[0].starts_with("-")) return;
@@ -159,12 +164,13 @@ void run_checked(const std::vector<std::string>& arguments, std::span<const Stag
   } catch (const CLI::ParseError& e) {
     throw bad_input("{}; see tangram {} --help", e.what(), arguments[0].starts_with("-") ? "" : arguments[0]);
   }
-  if (line.common.device == "cuda") throw bad_input("--device cuda: this build computes on the CPU only; allowed: cpu");
+  if (line.common.device == "cuda") check_gpu();
 
   const auto chosen =
       std::find_if(line.verbs.begin(), line.verbs.end(), [](const auto& verb) { return verb.first->parsed(); });
   Console console(err, isatty(fileno(err)) == 1, line.common.quiet);
-  chosen->second({console, out, line.common.threads, line.common.json});
+  const Device device = line.common.device == "cuda" ? Device::cuda : Device::cpu;
+  chosen->second({console, out, device, line.common.threads, line.common.json});
   if (std::fflush(out) != 0) throw Error(fmt::format("writing the result: {}", std::strerror(errno)));
 }
 

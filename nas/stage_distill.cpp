@@ -41,7 +41,7 @@ std::vector<std::filesystem::path> run_distill(const StageInput& in) {
                       for (float loss : row) sum += double(loss);
                       return fmt::format("mean loss {:.4f}", sum / double(row.size()));
                     }},
-               curve, in.console);
+               curve, in.console, in.ctx);
   std::filesystem::create_directories(library_dir(in.run_dir));  // also where nothing has to be trained
   for (size_t i = 0; i < replacements.size(); ++i)
     save_entry(library_dir(in.run_dir), trainer.entry(i), teacher.config);

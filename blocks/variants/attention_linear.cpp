@@ -33,9 +33,9 @@ extern const Variant attention_linear{
     .cost = [](VariantShape s) { return linear_cost(s.config); },
     .init_from_teacher = init_from_teacher,
     .forward = [](Tensor y, Tensor proj, Saved, Params, VariantShape, const Sequences&,
-                  Context&) { linear_forward(y, proj); },
+                  Context& ctx) { linear_forward(y, proj, ctx); },
     .backward = [](Tensor dproj, Grads, Tensor dy, Tensor, Saved, Params, VariantShape, const Sequences&,
-                   Context&) { linear_backward(dproj, dy); },
+                   Context& ctx) { linear_backward(dproj, dy, ctx); },
     .infer = [](Tensor y, const Normed& x, Params params, VariantShape, const LayerCache&, const Sequences&,
                 Context& ctx) { linear_infer(y, x, params, ctx); },
 };

@@ -43,7 +43,8 @@ class CudaDecoder : public testing::TestWithParam<Case> {
     std::vector<int32_t> prompts, next, past(size_t(p.sequences), 3);
     for (int32_t i = 0; i < 3 * p.sequences; ++i) prompts.push_back(i * 5 % 23);
     for (int32_t s = 0; s < p.sequences; ++s) next.push_back(s * 7 % 23);
-    prefill(m, view_of(prompts.data(), p.sequences, 3), cache, 100, [](int64_t, int64_t, Tensor) {}, ctx);
+    prefill(
+        m, view_of(prompts.data(), p.sequences, 3), cache, 100, [](int64_t, int64_t, Tensor) {}, ctx);
     decoder.start(next, past);
   }
 
@@ -105,8 +106,9 @@ TEST_P(CudaDecoder, RefusesToOutgrowItsCache) {
   decoder.start(std::vector<int32_t>(size_t(p.sequences), 1), std::vector<int32_t>(size_t(p.sequences), 0));
   decoder.step(), decoder.step();
   EXPECT_THROW(decoder.step(), Error);
-  EXPECT_THROW(decoder.start(std::vector<int32_t>(size_t(p.sequences), 23), std::vector<int32_t>(size_t(p.sequences), 0)),
-               Error);
+  EXPECT_THROW(
+      decoder.start(std::vector<int32_t>(size_t(p.sequences), 23), std::vector<int32_t>(size_t(p.sequences), 0)),
+      Error);
 }
 
 const Names kRegular{{"gqa_2", "ffn_48"}, {"gqa_2", "ffn_48"}};

@@ -1,0 +1,110 @@
+#pragma once
+#include "blocks/library.h"
+#include "distill/statistics.h"
+#include "distill/teacher_layer.h"
+#include "distill/trainable.h"
+
+namespace tangram {
+
+/// What a variant of one subblock learns to reproduce.
+enum class BldTarget : uint8_t {
+  subblock,  ///< the teacher's output of that subblock:       ||y - y_t||^2 / ||y_t||^2, without the residual
+  block,     ///< the teacher's block, through its frozen rest: ||o - o_t||^2 / ||o_t||^2, with the residual
+};
+
+struct BldOptions {
+  BldTarget target = BldTarget::subblock;
+  Init init = Init::least_squares;
+  OptimiserOptions optimiser;
+  Schedule schedule;
+  int64_t batch_tokens = 0;   ///< of one micro-batch
+  int64_t micro_batches = 1;  ///< whose gradients are averaged for one step
+  uint64_t seed = 0;          ///< of Init::random
+};
+
+/// All students of one teacher layer in blockwise local distillation. A student gets the teacher's own input to its
+/// subblock, and no gradient crosses subblocks. The students of a subblock share one wide product with their common
+/// input, forward and backward. A pair (both subblocks named) learns the teacher's block output from the block's input.
+///
+/// Nothing here depends on another layer: whether all layers take a step before any takes the next, or one layer all
+/// its steps before the next layer its first, every student ends with the same bits.
+class BldLayer {
+ public:
+  /// The students are those of `replacements` that replace `layer`; a student keeps its place in that list. Weights and
+  /// optimiser state, in `dtype` and f32, lie in `state`.
+  BldLayer(int64_t layer, std::span<const Replacement> replacements, const ModelConfig& config, DType dtype,
+           const BldOptions& options, Arena& state);
+
+  int64_t index() const { return index_; }
+
+  /// Weights from those of the teacher's block, on the host or on the context's device, and the start of training.
+  void initialise(const BlockWeights& teacher, const LayerStatistics& statistics, Context& ctx);
+
+  // One optimiser step: begin_step, train for every micro-batch, end_step. What it needs besides the state lies in
+  // `work`, from begin_step until the caller rewinds it.
+
+  void begin_step(Arena& work, Context& ctx);
+  /// Trains on one micro-batch. `residual` (N, H) is the teacher's residual stream before the layer, and afterwards
+  /// behind it.
+  void train(Tensor residual, const Sequences& sequences, const BlockWeights& teacher, Arena& work, Context& ctx);
+  /// Updates the weights; step `steps_done` counts from 0. `losses` gets this layer's losses, before the update, at the
+  /// places of the replacements. Throws Error naming the student whose loss or gradient is not finite.
+  void end_step(std::span<float> losses, int64_t steps_done, Context& ctx);
+
+  /// Appends everything that the next step depends on, as views that a checkpoint reads and writes.
+  void append_state(std::vector<NamedTensor>& tensors) const;
+  /// Goes on, bit for bit, from what was written to the state.
+  void resume(Context& ctx);
+
+  /// The weights of the replacement at `place` of the list, in the host's memory, for the library; `teacher` is the
+  /// layer's block.
+  LibraryEntry entry(const Replacement& replacement, size_t place, const BlockWeights& teacher, Context& ctx) const;
+
+ private:
+  /// One plain variant of a subblock.
+  struct Student {
+    size_t number;  // of the layer's students
+    SubblockWeights weights;
+    int64_t column = 0, columns = 0;  // of the group's wide product
+    std::vector<Tensor> grads = {};
+  };
+  /// All of a subblock's students.
+  struct Group {
+    Subblock subblock;
+    Weight input_weight = {};  // (P, H): the input parameters of all students, one below the other
+    Tensor input_grad = {};    // (P, H) f32
+    std::vector<Student> students = {};
+  };
+  /// A replacement of both subblocks.
+  struct Pair {
+    size_t number;
+    BlockWeights weights;
+    SubblockGrads attention_grads = {}, ffn_grads = {};
+  };
+  struct MicroBatch;  // what the students look at
+
+  void lay_out(Group& group, Arena& state);
+  void lay_out(Pair& pair, Arena& state);
+  void start_gradients(Group& group, Arena& work, Context& ctx);
+  void start_gradients(Pair& pair, Arena& work, Context& ctx);
+  void train_group(const Group& group, const MicroBatch& batch, Arena& work, Context& ctx) const;
+  void train_pair(Pair& pair, const MicroBatch& batch, Arena& work, Context& ctx) const;
+  void compare(Tensor y, Tensor loss, const Group& group, Tensor target_sum_squares, const MicroBatch& batch,
+               Arena& work, Context& ctx) const;
+
+  int64_t index_;
+  ModelConfig config_;
+  DType dtype_;
+  BldOptions options_;
+  Group groups_[2] = {{.subblock = Subblock::attention}, {.subblock = Subblock::ffn}};
+  std::vector<Pair> pairs_;
+  std::vector<Trainable> trainables_;  // of the students by number: attention's, the FFN's, pairs
+  std::vector<size_t> places_;         // of the same
+
+  // Of the step at work.
+  TeacherLayer teacher_;
+  Tensor measured_;  // (micro-batches, students) f32: losses
+  int64_t micro_batches_done_ = 0;
+};
+
+}  // namespace tangram
