@@ -7,7 +7,7 @@ namespace tangram {
 
 std::vector<std::filesystem::path> run_distill(const StageInput& in) {
   const TrainingConfig& training = in.config.distill.training;
-  const Model teacher = load_teacher(in.config, in.run_dir, training.dtype);
+  const Model teacher = move_model(load_teacher(in.config, in.run_dir, training.dtype), in.ctx.device, in.ctx);
   const TokenDataset tokens = load_tokens(in.config, in.run_dir, /*validation=*/false);
   std::vector<Replacement> replacements;
   for (const Replacement& r : all_replacements(search_space(in.config, teacher.config), teacher.config))

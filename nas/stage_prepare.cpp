@@ -48,7 +48,8 @@ void check_teacher(const StageInput& in, const Model& teacher) {
 
 std::vector<fs::path> run_prepare(const StageInput& in) {
   std::vector<fs::path> outputs;
-  const Model teacher = load_teacher(in.config, in.run_dir, in.config.distill.training.dtype);
+  const Model teacher =
+      move_model(load_teacher(in.config, in.run_dir, in.config.distill.training.dtype), in.ctx.device, in.ctx);
   search_space(in.config, teacher.config);  // a slip in it is refused before the work, though only distill reads it
   if (in.config.data.skills) {
     check_teacher(in, teacher);
