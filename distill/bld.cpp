@@ -12,7 +12,7 @@ BldTrainer::BldTrainer(const Model& teacher, std::vector<Replacement> replacemen
   Arena state_plan = Arena::planner(ctx.device), work_plan = Arena::planner(ctx.device);
   std::vector<BldLayer> planned = lay_out(state_plan);
   Context planning({.device = ctx.device, .threads = ctx.threads, .planning = true});
-  const Batch blank = blank_batch(options.batch_tokens, options.batch_tokens);
+  const Batch blank = blank_batch(options.batch_tokens, 1);  // nothing takes more memory than many sequences
   run_step(planned, std::vector<Batch>(static_cast<size_t>(options.micro_batches), blank), work_plan, planning);
   state_ = std::make_unique<Arena>(state_plan.used_bytes(), ctx.device);
   work_ = std::make_unique<Arena>(work_plan.peak_bytes(), ctx.device);
@@ -48,7 +48,7 @@ void BldTrainer::run_step(std::vector<BldLayer>& layers, std::span<const Batch> 
   batches.reserve(micro_batches.size());
   for (const Batch& batch : micro_batches) {
     CHECK(static_cast<int64_t>(batch.tokens.size()) == N, "a batch of {} tokens, not {}", batch.tokens.size(), N);
-    sequences.push_back(batches.emplace_back(config, batch.lengths).view());
+    sequences.push_back(batches.emplace_back(config, batch.lengths, std::span<const int32_t>(), work, ctx).view());
     residual.push_back(work.tensor(N, config.hidden_size, teacher_.dtype));
     embed(residual.back(), teacher_, batch.tokens, ctx);
   }

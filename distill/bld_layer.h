@@ -22,6 +22,15 @@ struct BldOptions {
   uint64_t seed = 0;          ///< of Init::random
 };
 
+/// What training takes, found by laying it out and running a step without computing.
+struct BldPlan {
+  int64_t weight_bytes = 0, master_bytes = 0, moment_bytes = 0, gradient_bytes = 0;  ///< of the students
+  int64_t state_bytes = 0;    ///< all that lives from step to step: weights, masters (where not the weights), moments
+  int64_t work_bytes = 0;     ///< at most at any time inside a step: gradients, activations
+  int64_t scratch_bytes = 0;  ///< at most of any operation
+  double matmul_flops = 0, attention_flops = 0;  ///< of a step
+};
+
 /// All students of one teacher layer in blockwise local distillation. A student gets the teacher's own input to its
 /// subblock, and no gradient crosses subblocks. The students of a subblock share one wide product with their common
 /// input, forward and backward. A pair (both subblocks named) learns the teacher's block output from the block's input.
@@ -50,6 +59,9 @@ class BldLayer {
   /// Updates the weights; step `steps_done` counts from 0. `losses` gets this layer's losses, before the update, at the
   /// places of the replacements. Throws Error naming the student whose loss or gradient is not finite.
   void end_step(std::span<float> losses, int64_t steps_done, Context& ctx);
+
+  /// Adds the bytes of weights, masters, moments and gradients.
+  void add_to(BldPlan& plan) const;
 
   /// Appends everything that the next step depends on, as views that a checkpoint reads and writes.
   void append_state(std::vector<NamedTensor>& tensors) const;

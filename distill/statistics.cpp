@@ -73,7 +73,7 @@ void finish(LayerStatistics& s, const Weight& down) {
 
 }  // namespace
 
-void collect_statistics(const Model& teacher, std::span<const Batch> batches,
+void collect_statistics(const TeacherSource& teacher, std::span<const Batch> batches,
                         const std::function<void(int64_t layer, const LayerStatistics&)>& sink, Context& ctx) {
   const ModelConfig& config = teacher.config;
   int64_t tokens = 0, largest = 0;
@@ -83,17 +83,22 @@ void collect_statistics(const Model& teacher, std::span<const Batch> batches,
   }
   Arena planner = Arena::planner();
   planner.tensor(tokens, config.hidden_size, teacher.dtype);
+  for (const Batch& batch : batches) {
+    planner.tensor(std::ssize(batch.tokens), config.head_dim, DType::f32);
+    for (int i = 0; i < 2; ++i) planner.tensor(1, std::ssize(batch.lengths) + 1, DType::i32);
+  }
   make_teacher_layer(config, largest, teacher.dtype, planner);
   Arena arena(planner.used_bytes());
   const Tensor residual = arena.tensor(tokens, config.hidden_size, teacher.dtype);
   std::vector<SequenceBatch> sequences;
   int64_t row = 0;
   for (const Batch& batch : batches) {
-    sequences.emplace_back(config, batch.lengths);
-    embed(residual.row_range(row, sequences.back().tokens()), teacher, batch.tokens, ctx);
+    sequences.emplace_back(config, batch.lengths, std::span<const int32_t>{}, arena, ctx);
+    teacher.embed(residual.row_range(row, sequences.back().tokens()), batch.tokens, ctx);
     row += sequences.back().tokens();
   }
-  for (size_t l = 0; l < teacher.blocks.size(); ++l) {
+  for (int64_t l = 0; l < config.num_hidden_layers; ++l) {
+    const BlockWeights& block = teacher.layer(l, ctx);
     LayerStatistics statistics = make_statistics(config);
     row = 0;
     for (const SequenceBatch& batch : sequences) {
@@ -101,13 +106,13 @@ void collect_statistics(const Model& teacher, std::span<const Batch> batches,
       TeacherLayer layer = make_teacher_layer(config, batch.tokens(), teacher.dtype, arena);
       const Tensor boundary = residual.row_range(row, batch.tokens());
       copy(layer.input, boundary);
-      teacher_layer_forward(layer, teacher.blocks[l], config, batch.view(), ctx);
+      teacher_layer_forward(layer, block, config, batch.view(), ctx);
       accumulate(statistics, layer, ctx);
       copy(boundary, layer.output);
       row += batch.tokens();
     }
-    finish(statistics, teacher.blocks[l].ffn.params[2]);
-    sink(static_cast<int64_t>(l), statistics);
+    finish(statistics, block.ffn.params[2]);
+    sink(l, statistics);
   }
 }
 
