@@ -102,8 +102,15 @@ SequenceBatch::SequenceBatch(const ModelConfig& config, std::span<const int32_t>
     offsets_->push_back(offsets_->back() + lengths[s]);
     for (int32_t i = 0; i < lengths[s]; ++i) positions.push_back((*past_)[s] + i);
   }
-  view_.offsets = send(*offsets_, memory, ctx);
-  view_.past = send(*past_, memory, ctx);
+  const auto place = [&](const std::vector<int32_t>& numbers) -> Indices {
+    const auto count = std::ssize(numbers);
+    const Tensor room = memory.tensor(1, std::max(tokens() + 1, count), DType::i32);
+    if (ctx.device == Device::cpu) return numbers;
+    transfer(room.col_range(0, count), view_of(numbers.data(), 1, count), ctx);
+    return {numbers, room.col_range(0, count)};
+  };
+  view_.offsets = place(*offsets_);
+  view_.past = place(*past_);
   view_.rope = memory.tensor(tokens(), config.head_dim, DType::f32);
   ArenaScope scope(ctx.scratch);
   rope_angles(view_.rope, positions, rope_frequencies(config.head_dim, config.rope_theta, config.rope_scaling), ctx);
@@ -132,15 +139,14 @@ void final_norm_forward(Tensor hidden, const Model& model, Tensor x, Context& ct
   rmsnorm_forward(hidden, rstd, x, model.final_norm, static_cast<float>(model.config.rms_norm_eps), ctx);
 }
 
-void model_hidden(Tensor hidden, const Model& model, Indices tokens, const Sequences& sequences,
-                  Context& ctx) {
+void model_hidden(Tensor hidden, const Model& model, Indices tokens, const Sequences& sequences, Context& ctx) {
   embed(hidden, model, tokens, ctx);
   for (const BlockWeights& block : model.blocks) block_forward(hidden, block, model.config, sequences, ctx);
   final_norm_forward(hidden, model, hidden, ctx);
 }
 
-void model_infer(Tensor hidden, const Model& model, Indices tokens, const Sequences& sequences,
-                 KvCache& cache, Context& ctx) {
+void model_infer(Tensor hidden, const Model& model, Indices tokens, const Sequences& sequences, KvCache& cache,
+                 Context& ctx) {
   for (size_t s = 0; s < sequences.past.span().size(); ++s)
     CHECK(sequences.past[s] + sequences.offsets[s + 1] - sequences.offsets[s] <= cache.capacity_tokens(),
           "sequence {} outgrows its cache of {} tokens", s, cache.capacity_tokens());

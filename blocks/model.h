@@ -50,7 +50,7 @@ Model copy_model(const Model& model, DType dtype);
 class SequenceBatch {
  public:
   /// Sequences of `lengths[s]` new tokens each, after `past[s]` cached ones (all 0 if `past` is empty). What operations
-  /// read lies in `memory`, the context's device's.
+  /// read lies in `memory`, the context's device's, and takes as much of it for any number of sequences of `tokens()`.
   SequenceBatch(const ModelConfig& config, std::span<const int32_t> lengths, std::span<const int32_t> past,
                 Arena& memory, Context& ctx);
 
@@ -75,13 +75,12 @@ void block_forward(Tensor x, const BlockWeights& block, const ModelConfig& confi
 void final_norm_forward(Tensor hidden, const Model& model, Tensor x, Context& ctx);
 
 /// hidden (N, H), the input of the head, for a packed batch of whole sequences.
-void model_hidden(Tensor hidden, const Model& model, Indices tokens, const Sequences& sequences,
-                  Context& ctx);
+void model_hidden(Tensor hidden, const Model& model, Indices tokens, const Sequences& sequences, Context& ctx);
 
 /// Prefill and decode: hidden (N, H) of new tokens, which are added to the cache. A sequence with one token is a decode
 /// step, one with many a prefill; a batch may mix them.
-void model_infer(Tensor hidden, const Model& model, Indices tokens, const Sequences& sequences,
-                 KvCache& cache, Context& ctx);
+void model_infer(Tensor hidden, const Model& model, Indices tokens, const Sequences& sequences, KvCache& cache,
+                 Context& ctx);
 
 /// logits (N, V) f32 = hidden head^T. For long batches use the chunked losses instead.
 void model_logits(Tensor logits, const Model& model, Tensor hidden, Context& ctx);
@@ -93,8 +92,8 @@ struct ModelActivations {
   Tensor rstd, hidden;                     ///< of the final norm: (1, N) f32, (N, H)
 };
 ModelActivations make_activations(const Model& model, int64_t tokens, Arena& arena);
-void model_forward(ModelActivations& activations, const Model& model, Indices tokens,
-                   const Sequences& sequences, Context& ctx);
+void model_forward(ModelActivations& activations, const Model& model, Indices tokens, const Sequences& sequences,
+                   Context& ctx);
 
 /// Gradients of all of a model's tensors, f32, in one flat range of memory in the order of named_tensors.
 struct ModelGrads {
@@ -110,7 +109,6 @@ using HiddenGradient = std::function<void(int64_t layer, Tensor dx)>;
 /// Accumulates the gradients of all parameters but the head (the loss does that), from dhidden (N, H), the gradient at
 /// the head's input; dhidden is overwritten.
 void model_backward(ModelGrads& grads, Tensor dhidden, const ModelActivations& activations, const Model& model,
-                    Indices tokens, const Sequences& sequences, const HiddenGradient& hidden_gradient,
-                    Context& ctx);
+                    Indices tokens, const Sequences& sequences, const HiddenGradient& hidden_gradient, Context& ctx);
 
 }  // namespace tangram

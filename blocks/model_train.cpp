@@ -26,8 +26,8 @@ ModelActivations make_activations(const Model& model, int64_t tokens, Arena& are
   return activations;
 }
 
-void model_forward(ModelActivations& activations, const Model& model, Indices tokens,
-                   const Sequences& sequences, Context& ctx) {
+void model_forward(ModelActivations& activations, const Model& model, Indices tokens, const Sequences& sequences,
+                   Context& ctx) {
   embed(activations.residual[0], model, tokens, ctx);
   for (size_t i = 0; i < activations.saved.size(); ++i) {
     const Tensor x = activations.residual[i], next = activations.residual[i + 1];
@@ -65,8 +65,7 @@ ModelGrads make_grads(const Model& model, Arena& arena) {
 }
 
 void model_backward(ModelGrads& grads, Tensor dhidden, const ModelActivations& activations, const Model& model,
-                    Indices tokens, const Sequences& sequences, const HiddenGradient& hidden_gradient,
-                    Context& ctx) {
+                    Indices tokens, const Sequences& sequences, const HiddenGradient& hidden_gradient, Context& ctx) {
   const Tensor dx = dhidden;
   rmsnorm_backward(dx, grads.final_norm, dhidden, activations.residual.back(), model.final_norm, activations.rstd, ctx,
                    /*accumulate=*/false);

@@ -7,6 +7,7 @@
 #include "blocks/json.h"
 #include "blocks/model.h"
 #include "kernels/arena.h"
+#include "kernels/transfer.h"
 
 namespace tangram {
 namespace fs = std::filesystem;
@@ -282,23 +283,33 @@ std::string safetensors_header(std::span<const NamedTensor> tensors,
   return std::string(reinterpret_cast<const char*>(&length), sizeof length) + text;
 }
 
-static void write_tensor(AtomicFile& file, Tensor t) {
-  CHECK(t.device == Device::cpu, "only tensors in CPU memory can be written");
+static void write_tensor(AtomicFile& file, Tensor t, Context* ctx) {
+  CHECK(t.device == Device::cpu || ctx, "tensors of a GPU are written with its context");
+  constexpr int64_t kPartBytes = int64_t{64} << 20;  // of a GPU's tensor that is in host memory at a time
   const Tensor rows = t.contiguous() ? t.reshape(1, t.size()) : t;
+  const int64_t part = t.device == Device::cpu ? rows.cols : kPartBytes / size_of(t.dtype);
   for (int64_t r = 0; r < rows.rows; ++r)
-    file.write(
-        {static_cast<const char*>(rows.row_range(r, 1).data), static_cast<size_t>(rows.cols * size_of(t.dtype))});
+    for (int64_t c = 0; c < rows.cols; c += part) {
+      const Tensor values = rows.row_range(r, 1).col_range(c, std::min(part, rows.cols - c));
+      const auto write = [&](Tensor x) {
+        file.write({static_cast<const char*>(x.data), static_cast<size_t>(x.bytes())});
+      };
+      if (t.device == Device::cpu)
+        write(values);
+      else
+        write(HostView(values, *ctx).tensor());
+    }
 }
 
 void write_safetensors(const fs::path& path, std::span<const NamedTensor> tensors,
-                       const std::map<std::string, std::string>& metadata) {
+                       const std::map<std::string, std::string>& metadata, Context* ctx) {
   std::vector<NamedTensor> ordered(tensors.begin(), tensors.end());
   std::stable_sort(ordered.begin(), ordered.end(), [](const NamedTensor& a, const NamedTensor& b) {
     return size_of(a.tensor.dtype) > size_of(b.tensor.dtype);
   });
   AtomicFile file(path);
   file.write(safetensors_header(ordered, metadata));
-  for (const NamedTensor& t : ordered) write_tensor(file, t.tensor);
+  for (const NamedTensor& t : ordered) write_tensor(file, t.tensor, ctx);
   file.commit();
 }
 

@@ -7,7 +7,7 @@
 #include <string_view>
 #include <vector>
 
-#include "kernels/tensor.h"
+#include "kernels/context.h"
 
 namespace tangram {
 
@@ -43,8 +43,9 @@ SafeTensors read_safetensors_folder(const std::filesystem::path& folder);
 /// Writes tensors to one file, in order but elements of larger dtypes first, so that all are aligned; the data starts
 /// at a multiple of 64 bytes. A tensor of one row is written as a vector. The same tensors give the same bytes. The
 /// metadata is `{"format": "pt"}` and what is given. The file appears when it is complete; see AtomicFile for errors.
+/// Tensors of a GPU need its context.
 void write_safetensors(const std::filesystem::path& path, std::span<const NamedTensor> tensors,
-                       const std::map<std::string, std::string>& metadata = {});
+                       const std::map<std::string, std::string>& metadata = {}, Context* ctx = nullptr);
 
 /// The bytes of a file before its data, for data that is never in memory as a whole: it follows in the order of
 /// `tensors`, of which only names, shapes and dtypes count.

@@ -91,9 +91,7 @@ void softmax_attention_infer(Tensor y, Tensor x, Params params, const AttentionS
   const Tensor out = ctx.scratch.tensor(x.rows, specs[0].rows, x.dtype);
   input_projection(proj, x, params, specs, ctx);
   const auto [q, k, v] = split_projection(proj, shape);
-  rope_forward(q, sequences.rope, ctx);
-  rope_forward(k, sequences.rope, ctx);
-  kv_write(cache.pages, k, v, cache.table, sequences.offsets, sequences.past, ctx);
+  rope_kv_write(cache.pages, q, k, v, sequences.rope, cache.table, sequences.offsets, sequences.past, ctx);
   attention_cached(out, q, cache.pages, cache.table, shape, sequences.offsets, sequences.past, ctx);
   matmul_forward(y, out, params[3], ctx);
 }

@@ -48,7 +48,7 @@ void BldTrainer::run_step(std::vector<BldLayer>& layers, std::span<const Batch> 
   batches.reserve(micro_batches.size());
   for (const Batch& batch : micro_batches) {
     CHECK(static_cast<int64_t>(batch.tokens.size()) == N, "a batch of {} tokens, not {}", batch.tokens.size(), N);
-    sequences.push_back(batches.emplace_back(config, batch.lengths, std::span<const int32_t>(), work, ctx).view());
+    sequences.push_back(batches.emplace_back(config, batch.lengths, std::span<const int32_t>{}, work, ctx).view());
     residual.push_back(work.tensor(N, config.hidden_size, teacher_.dtype));
     embed(residual.back(), teacher_, batch.tokens, ctx);
   }

@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "blocks/safetensors.h"
+#include "kernels/magnitudes.h"
 
 namespace tangram {
 namespace {
@@ -36,14 +37,6 @@ std::vector<NamedTensor> named(const LayerStatistics& s) {
           {"ffn.contribution", s.ffn.contribution}};
 }
 
-// sum += |h|, column by column.
-void add_magnitudes(Tensor sum, Tensor h) {
-  dispatch(h.dtype, [&]<class T>() {
-    for (int64_t n = 0; n < h.rows; ++n)
-      for (int64_t i = 0; i < h.cols; ++i) sum.as<float>()[i] += std::abs(float(h.row<T>(n)[i]));
-  });
-}
-
 void accumulate(LayerStatistics& s, const TeacherLayer& layer, Context& ctx) {
   for (Subblock sub : {Subblock::attention, Subblock::ffn}) {
     SubblockStatistics& statistics = sub == Subblock::attention ? s.attention : s.ffn;
@@ -54,7 +47,7 @@ void accumulate(LayerStatistics& s, const TeacherLayer& layer, Context& ctx) {
   }
   const Tensor h = layer.ffn.saved[0];
   matmul_backward_weight(s.ffn.hh, h, h, ctx);
-  add_magnitudes(s.ffn.contribution, h);
+  add_column_magnitudes(s.ffn.contribution, h, ctx);
 }
 
 // Sums become means, and |h| becomes the contribution |h| ||w_down[:, i]||.
@@ -85,7 +78,7 @@ void collect_statistics(const TeacherSource& teacher, std::span<const Batch> bat
   planner.tensor(tokens, config.hidden_size, teacher.dtype);
   for (const Batch& batch : batches) {
     planner.tensor(std::ssize(batch.tokens), config.head_dim, DType::f32);
-    for (int i = 0; i < 2; ++i) planner.tensor(1, std::ssize(batch.lengths) + 1, DType::i32);
+    for (int i = 0; i < 2; ++i) planner.tensor(1, std::ssize(batch.tokens) + 1, DType::i32);
   }
   make_teacher_layer(config, largest, teacher.dtype, planner);
   Arena arena(planner.used_bytes());

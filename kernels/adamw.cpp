@@ -2,27 +2,20 @@
 
 #include <algorithm>
 #include <cmath>
+#include <vector>
 
 #include "kernels/check.h"
 #include "kernels/fast_math.h"
+#include "kernels/transfer.h"
 
 namespace tangram {
 namespace {
 
 constexpr int64_t kBlock = 2048;  // elements: master, moments, gradient and copy of a block stay in the L1 or L2 cache
 
-struct Coefficients {
-  float grad_scale, beta1, beta2;
-  float rest1, rest2;  // 1 - beta, which f32 would get from beta with few digits
-  float decay;         // lr * weight_decay
-  float step_size;     // lr / (1 - beta1^step)
-  float root_scale;    // (1 - beta2^step)^-1/2
-  float epsilon;
-};
-
-Coefficients coefficients(const AdamWTensor& t, const AdamWStep& s) {
+AdamWCoefficients coefficients(const AdamWTensor& t, const AdamWStep& s) {
   const double rate = s.learning_rate * t.learning_rate_factor, step = double(s.step);
-  return {.grad_scale = float(s.grad_scale),
+  return {.grad_scale = float(s.grad_scale * t.grad_scale),
           .beta1 = float(s.beta1),
           .beta2 = float(s.beta2),
           .rest1 = float(1 - s.beta1),
@@ -33,7 +26,7 @@ Coefficients coefficients(const AdamWTensor& t, const AdamWStep& s) {
           .epsilon = float(s.epsilon)};
 }
 
-void update(float* w, float* m, float* v, const float* grad, int64_t count, const Coefficients& k) {
+void update(float* w, float* m, float* v, const float* grad, int64_t count, const AdamWCoefficients& k) {
 #pragma GCC ivdep
   for (int64_t i = 0; i < count; ++i) {
     const float g = k.grad_scale * grad[i];
@@ -62,6 +55,22 @@ void check(const AdamWTensor& t) {
   CHECK(t.copy.contiguous(), "copy ({}, {}) has rows {} apart", w.rows, w.cols, t.copy.stride);
 }
 
+void adamw_on_cuda(std::span<const AdamWTensor> tensors, const AdamWStep& step, Context& ctx) {
+  std::vector<cuda::AdamWEntry> table;
+  int64_t blocks = 0;
+  for (const AdamWTensor& t : tensors) {
+    const int64_t size = t.master.size();
+    if (size == 0) continue;
+    table.push_back({t.master.as<float>(), t.moment1.as<float>(), t.moment2.as<float>(), t.grad.as<float>(),
+                     t.copy.data, t.copy.dtype, size, blocks, coefficients(t, step)});
+    blocks += ceil_div(size, cuda::kAdamWBlock);
+  }
+  const ArenaScope scope(ctx.scratch);
+  const Tensor sent = send_bytes(std::span<const cuda::AdamWEntry>(table), ctx.scratch, ctx);
+  if constexpr (kCudaBuilt)
+    if (blocks > 0 && !ctx.planning()) cuda::adamw(sent, blocks, step.zero_grads, ctx);
+}
+
 }  // namespace
 
 void adamw(std::span<const AdamWTensor> tensors, const AdamWStep& step, Context& ctx) {
@@ -69,12 +78,16 @@ void adamw(std::span<const AdamWTensor> tensors, const AdamWStep& step, Context&
   CHECK(step.beta1 >= 0 && step.beta1 < 1 && step.beta2 >= 0 && step.beta2 < 1, "beta1 {}, beta2 {}; must be in [0, 1)",
         step.beta1, step.beta2);
   CHECK(step.epsilon > 0, "epsilon {}; must be positive", step.epsilon);
-  for (const AdamWTensor& t : tensors) check(t);
+  for (const AdamWTensor& t : tensors) {
+    check(t);
+    on_cuda(ctx, {t.master, t.moment1, t.moment2, t.grad, t.copy});
+  }
+  if (ctx.device == Device::cuda) return adamw_on_cuda(tensors, step, ctx);
   if (ctx.planning()) return;
 
 #pragma omp parallel num_threads(ctx.threads)
   for (const AdamWTensor& t : tensors) {
-    const Coefficients k = coefficients(t, step);
+    const AdamWCoefficients k = coefficients(t, step);
     const int64_t size = t.master.size();
 #pragma omp for schedule(static) nowait
     for (int64_t first = 0; first < size; first += kBlock) {

@@ -13,6 +13,7 @@ struct AdamWTensor {
   Tensor copy;              ///< f32, bf16   what computes; empty where the master itself does
   double weight_decay = 0;
   double learning_rate_factor = 1;  ///< times the step's learning rate
+  double grad_scale = 1;            ///< times the step's: what is clipped apart can be updated together
 };
 
 /// What all tensors of one step share.
@@ -20,7 +21,7 @@ struct AdamWStep {
   double learning_rate = 0;
   double beta1 = 0.9, beta2 = 0.95, epsilon = 1e-8;
   int64_t step = 1;         ///< the first step is 1
-  double grad_scale = 1;    ///< multiplies every gradient: clipping, or the mean over micro-batches
+  double grad_scale = 1;    ///< multiplies every gradient, with the tensor's: clipping, or the mean over micro-batches
   bool zero_grads = false;  ///< leaves zeros in `grad`
 };
 
@@ -34,5 +35,30 @@ struct AdamWStep {
 /// spoils the weights: look at gradient_norm first. Throws Error if a shape or dtype disagrees or an option is out of
 /// range.
 void adamw(std::span<const AdamWTensor> tensors, const AdamWStep& step, Context& ctx);
+
+/// What one step does to one tensor.
+struct AdamWCoefficients {
+  float grad_scale, beta1, beta2;
+  float rest1, rest2;  ///< 1 - beta, which f32 would get from beta with few digits
+  float decay;         ///< lr * weight_decay
+  float step_size;     ///< lr / (1 - beta1^step)
+  float root_scale;    ///< (1 - beta2^step)^-1/2
+  float epsilon;
+};
+
+namespace cuda {  // adamw.cu
+/// A tensor and the first of its blocks of kAdamWBlock elements; the blocks of all tensors are numbered through.
+struct AdamWEntry {
+  float *master, *moment1, *moment2, *grad;
+  void* copy;
+  DType copy_dtype;
+  int64_t size, first_block;
+  AdamWCoefficients k;
+};
+inline constexpr int64_t kAdamWBlock = 8192;
+
+/// `table` holds AdamWEntry, on the GPU.
+void adamw(Tensor table, int64_t blocks, bool zero_grads, Context& ctx);
+}  // namespace cuda
 
 }  // namespace tangram

@@ -1,6 +1,7 @@
 #include "kernels/attention.h"
 
 #include "kernels/attention_run.h"
+#include "kernels/check.h"
 
 namespace tangram {
 
@@ -24,6 +25,13 @@ void attention_forward(Tensor out, Tensor lse, Tensor q, Tensor k, Tensor v, con
         "lse is ({}, {}), must be ({}, {}) f32", lse.rows, lse.cols, q.rows, shape.heads);
   check_offsets(offsets, q.rows);
   ctx.attention_flops += attention_flops(shape, offsets.span());
+  if (ctx.device == Device::cuda) {
+    const ArenaScope scope(ctx.scratch);
+    const cuda::DeviceIndices batch{offsets.on_device(ctx), nullptr, nullptr, std::ssize(offsets) - 1};
+    if (ctx.planning()) return;
+    if constexpr (kCudaBuilt)
+      if (on_cuda(ctx, {out, lse, q, k, v})) return cuda::attention_forward(out, lse, q, k, v, shape, batch, ctx);
+  }
 
   std::vector<QueryRun> runs;
   for (size_t s = 0; s + 1 < offsets.size(); ++s) {

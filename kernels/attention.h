@@ -24,7 +24,7 @@ struct AttentionShape {
 ///
 /// Sums run in f32. In bf16, p is rounded to bf16 before it meets v, and so are p and ds in the backward pass, where
 /// the machine multiplies bf16. A query's result has the same bits whatever else is in the batch, whatever follows it
-/// in its sequence, and for any number of threads.
+/// in its sequence, and for any number of threads; on a GPU, whenever the batch has the same sizes.
 void attention_forward(Tensor out, Tensor lse, Tensor q, Tensor k, Tensor v, const AttentionShape& shape,
                        Indices offsets, Context& ctx);
 
@@ -39,7 +39,7 @@ double attention_flops(const AttentionShape& shape, std::span<const int32_t> off
 ///
 ///   dq, dk, dv  like q, k, v; overwritten; must not overlap them
 ///
-/// One thread at a time works on a sequence and key/value head: their number bounds the threads that help.
+/// On the CPU one thread at a time works on a sequence and key/value head: their number bounds the threads that help.
 void attention_backward(Tensor dq, Tensor dk, Tensor dv, Tensor dout, Tensor out, Tensor lse, Tensor q, Tensor k,
                         Tensor v, const AttentionShape& shape, Indices offsets, Context& ctx);
 
@@ -61,13 +61,49 @@ struct PageTable {
 void kv_write(const KvPages& cache, Tensor k, Tensor v, const PageTable& table, Indices offsets, Indices past,
               Context& ctx);
 
+/// rope_forward (kernels/rope.h) of q and k, then kv_write of k and v, which a GPU does in one pass: the rotated keys
+/// go to their pages, and what k holds afterwards is not defined.
+///
+///   q     (N, heads * D)  T     rotated in place
+///   rope  (N, D)  f32           from rope_angles
+void rope_kv_write(const KvPages& cache, Tensor q, Tensor k, Tensor v, Tensor rope, const PageTable& table,
+                   Indices offsets, Indices past, Context& ctx);
+
 /// Attention of new tokens over everything cached, themselves included (call kv_write first): decode if a sequence
 /// brings one token, prefill (also of a later chunk) if it brings many.
 ///
 ///   q, out  (N, heads * D)  T     row offsets[s] + i is the query at position past[s] + i
 ///
-/// The bits are those of attention_forward on the whole sequence.
+/// The bits are those of attention_forward on the whole sequence; on a GPU the order of sums differs.
 void attention_cached(Tensor out, Tensor q, const KvPages& cache, const PageTable& table, const AttentionShape& shape,
                       Indices offsets, Indices past, Context& ctx);
+
+namespace cuda {  // attention.cu, attention_backward.cu, kv_write.cu; arguments already checked
+
+/// Lists where the GPU reads them.
+struct DeviceIndices {
+  const int32_t *offsets, *past = nullptr, *pages = nullptr;
+  int64_t sequences;
+};
+
+/// How the work of attention_cached is cut: tiles of stacked queries (16, 64 or 128; a token has one for every query
+/// head of a group), the keys of each in `splits` parts. With more than one, results of parts are kept in between.
+struct CachedParts {
+  int64_t tile_rows, splits;
+  Tensor out;  ///< (N * heads, splits * D) f32
+  Tensor lse;  ///< (N * heads, splits) f32, of base 2
+};
+
+void attention_forward(Tensor out, Tensor lse, Tensor q, Tensor k, Tensor v, const AttentionShape& shape,
+                       const DeviceIndices& batch, Context& ctx);
+void attention_backward(Tensor dq, Tensor dk, Tensor dv, Tensor dout, Tensor out, Tensor lse, Tensor delta, Tensor q,
+                        Tensor k, Tensor v, const AttentionShape& shape, const DeviceIndices& batch, Context& ctx);
+void kv_write(const KvPages& cache, Tensor k, Tensor v, const PageTable& table, const DeviceIndices& batch,
+              Context& ctx);
+void rope_kv_write(const KvPages& cache, Tensor q, Tensor k, Tensor v, Tensor rope, const PageTable& table,
+                   const DeviceIndices& batch, Context& ctx);
+void attention_cached(Tensor out, Tensor q, const KvPages& cache, const PageTable& table, const AttentionShape& shape,
+                      const DeviceIndices& batch, const CachedParts& parts, Context& ctx);
+}  // namespace cuda
 
 }  // namespace tangram

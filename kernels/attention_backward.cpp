@@ -1,6 +1,7 @@
 #include <omp.h>
 
 #include "kernels/attention_tiles.h"
+#include "kernels/check.h"
 #include "kernels/fast_math.h"
 
 namespace tangram {
@@ -173,8 +174,17 @@ void attention_backward(Tensor dq, Tensor dk, Tensor dv, Tensor dout, Tensor out
   const int64_t longest = check_offsets(offsets, q.rows);
   ctx.attention_flops += 2.5 * attention_flops(shape, offsets.span());
 
-  const HeadShape head(shape, q.dtype);
   const ArenaScope scope(ctx.scratch);
+  if (ctx.device == Device::cuda) {
+    const cuda::DeviceIndices batch{offsets.on_device(ctx), nullptr, nullptr, std::ssize(offsets) - 1};
+    const Tensor delta = ctx.scratch.tensor(q.rows, shape.heads, DType::f32);
+    if (ctx.planning()) return;
+    if constexpr (kCudaBuilt)
+      if (on_cuda(ctx, {dq, dk, dv, dout, out, lse, q, k, v}))
+        return cuda::attention_backward(dq, dk, dv, dout, out, lse, delta, q, k, v, shape, batch, ctx);
+  }
+
+  const HeadShape head(shape, q.dtype);
   const Tensor scratch = ctx.scratch.tensor(ctx.threads, backward_floats(longest, head), DType::f32);
   if (ctx.planning()) return;
   const Backward tensors{dq, dk, dv, dout, out, lse, q, k, v};

@@ -66,7 +66,8 @@ struct RunningSoftmax {
 void check_attention(const char* name, Tensor x, int64_t heads, const AttentionShape& shape, int64_t tokens,
                      DType dtype);
 
-/// The longest sequence. Throws Error unless the offsets rise from 0 to `tokens`.
+/// The longest sequence. Throws Error unless the offsets rise from 0 to `tokens`. Where only the GPU knows them:
+/// tokens.
 int64_t check_offsets(Indices offsets, int64_t tokens);
 
 }  // namespace tangram

@@ -20,7 +20,8 @@ Context::Context(const Options& options)
     : device(options.device),
       threads(options.threads > 0 ? options.threads : omp_get_max_threads()),
       stream(make_stream(options)),
-      scratch(options.planning ? Arena::planner(options.device) : Arena::growing(options.scratch_bytes, options.device)),
+      scratch(options.planning ? Arena::planner(options.device)
+                               : Arena::growing(options.scratch_bytes, options.device)),
       matmuls(std::make_unique<MatmulCache>()) {
   static SelfCommunicator self;  // has no state
   tensor_parallel = &self;

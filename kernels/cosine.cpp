@@ -7,8 +7,6 @@
 namespace tangram {
 namespace {
 
-constexpr double kMinNorm = 1e-12;
-
 /// 1 / |x|, 1 / |y| and their product with x . y; all 0 if either vector has no direction.
 struct Direction {
   double inverse_x = 0, inverse_y = 0, cosine = 0;
@@ -43,6 +41,9 @@ void dispatch_pair(Tensor x, Tensor y, F&& f) {
 void cosine_forward(Tensor loss, Tensor x, Tensor y, Context& ctx) {
   check_args(x, y);
   check_tensor("loss", loss, 1, x.rows, DType::f32);
+  if (ctx.planning()) return;
+  if constexpr (kCudaBuilt)
+    if (on_cuda(ctx, {loss, x, y})) return cuda::cosine_forward(loss, x, y, ctx);
   dispatch_pair(x, y, [&]<class X, class Y>() {
 #pragma omp parallel for num_threads(ctx.threads) schedule(static)
     for (int64_t n = 0; n < x.rows; ++n)
@@ -53,6 +54,9 @@ void cosine_forward(Tensor loss, Tensor x, Tensor y, Context& ctx) {
 void cosine_backward(Tensor dx, Tensor x, Tensor y, float scale, Context& ctx) {
   check_args(x, y);
   check_tensor("dx", dx, x.rows, x.cols, x.dtype);
+  if (ctx.planning()) return;
+  if constexpr (kCudaBuilt)
+    if (on_cuda(ctx, {dx, x, y})) return cuda::cosine_backward(dx, x, y, scale, ctx);
   dispatch_pair(x, y, [&]<class X, class Y>() {
 #pragma omp parallel for num_threads(ctx.threads) schedule(static)
     for (int64_t n = 0; n < x.rows; ++n) {

@@ -11,7 +11,7 @@ namespace tangram {
 ///   x     (N, H)  T     the student's; any row stride
 ///   y     (N, H)  T'    the teacher's, f32 or bf16 like T, but not necessarily the same
 ///
-/// A vector shorter than 1e-12 has no direction: its loss is 1 and its gradient 0. Sums run in f64.
+/// A vector shorter than kMinNorm has no direction: its loss is 1 and its gradient 0. Sums run in f64.
 /// Throws Error if a shape or dtype disagrees.
 void cosine_forward(Tensor loss, Tensor x, Tensor y, Context& ctx);
 
@@ -21,5 +21,13 @@ void cosine_forward(Tensor loss, Tensor x, Tensor y, Context& ctx);
 ///
 ///   dx  (N, H)  T     accumulated
 void cosine_backward(Tensor dx, Tensor x, Tensor y, float scale, Context& ctx);
+
+/// A vector shorter than this has no direction.
+inline constexpr double kMinNorm = 1e-12;
+
+namespace cuda {  // cosine.cu; arguments already checked
+void cosine_forward(Tensor loss, Tensor x, Tensor y, Context& ctx);
+void cosine_backward(Tensor dx, Tensor x, Tensor y, float scale, Context& ctx);
+}  // namespace cuda
 
 }  // namespace tangram

@@ -14,6 +14,11 @@ struct Matrix {
   int64_t stride;
 
   __device__ E* row(int64_t r) const { return data + r * stride; }
+  /// Row r in packs of N elements.
+  template <int N>
+  __device__ Pack<E, N>* packs(int64_t r) const {
+    return reinterpret_cast<Pack<E, N>*>(row(r));
+  }
   /// Columns c to c + N of row r.
   template <int N>
   __device__ Pack<E, N>& at(int64_t r, int64_t c) const {

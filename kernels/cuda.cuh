@@ -3,6 +3,7 @@
 #include <cuda_runtime.h>
 
 #include <initializer_list>
+#include <type_traits>
 #include <utility>
 
 #include "kernels/context.h"
@@ -67,6 +68,10 @@ int pack_size(std::initializer_list<Tensor> tensors) {
   }
   return static_cast<int>(kBytes / static_cast<int64_t>(sizeof(T)));
 }
+
+/// Of two types of elements the one of which more make 16 bytes.
+template <class A, class B>
+using Narrower = std::conditional_t<(sizeof(A) < sizeof(B)), A, B>;
 
 /// Calls f.operator()<N>() with N = pack_size<T>(tensors).
 template <class T, class F>

@@ -8,6 +8,7 @@
 #include "kernels/cuda.cuh"
 #include "kernels/device_memory.h"
 #include "kernels/matmul_cuda.h"
+#include "kernels/random.h"
 
 #define LT_CHECK(call, shape)                                                                                       \
   do {                                                                                                              \
@@ -97,22 +98,6 @@ class DeviceBuffer {
   void* const data;
 };
 
-// Values in [-1, 1): the power that a product draws, and with it the clock, depends on the bits that it multiplies.
-template <class E>
-__global__ void fill_random_kernel(E* x, int64_t size) {
-  for (int64_t i = blockIdx.x * int64_t(blockDim.x) + threadIdx.x; i < size; i += int64_t(gridDim.x) * blockDim.x) {
-    uint32_t bits = uint32_t(i) * 2654435761u;  // Knuth's multiplicative hash
-    bits = (bits ^ (bits >> 15)) * 2246822519u;
-    x[i] = from_float<E>(float(bits >> 8) * 0x1p-23f - 1);
-  }
-}
-
-void fill_random(void* x, DType dtype, int64_t size, Context& ctx) {
-  dispatch(dtype, [&]<class T>() {
-    launch(fill_random_kernel<Element<T>>, 1024, 256, ctx, static_cast<Element<T>*>(x), size);
-  });
-}
-
 std::string name_of_machine() {
   cudaDeviceProp device;
   int index = 0;
@@ -191,9 +176,11 @@ void choose_matmul(const MatmulShape& shape, Context& ctx) {
   const int64_t size_c = s.M * s.stride_c;
   const DeviceBuffer a(size_a * size_of(s.dtype_ab)), b(size_b * size_of(s.dtype_ab)), c(size_c * size_of(s.dtype_c));
   const DeviceBuffer workspace(kMatmulWorkspaceBytes);
-  fill_random(a.data, s.dtype_ab, size_a, ctx);
-  fill_random(b.data, s.dtype_ab, size_b, ctx);
-  fill_random(c.data, s.dtype_c, size_c, ctx);
+  const auto fill = [&](void* data, int64_t size, DType dtype) {
+    tangram::fill_for_measuring({data, 1, size, size, dtype, Device::cuda}, 0, 1, 1, ctx);
+  };
+  // Random numbers: the power that a product draws, and with it the clock, depends on the bits that it multiplies.
+  fill(a.data, size_a, s.dtype_ab), fill(b.data, size_b, s.dtype_ab), fill(c.data, size_c, s.dtype_c);
   float best = 0;
   Algorithm chosen = plan.algorithm;
   for (const Algorithm& algorithm : proposals(plans.handle(), *plan.description, shape)) {

@@ -166,15 +166,15 @@ struct Sums<__nv_bfloat16, norm, aligned> {
       memcpy(u, &w.upper[i], sizeof u), memcpy(l, &w.lower[i], sizeof l), memcpy(b, &x, sizeof b);
       if (norm) {
         const L weight = load<aligned, false>(op.norm + k, op.K - k);
-        mma_16x8x16(products, {b[0], 0, b[1], 0}, {b[0], b[1]});
-        mma_16x8x16(products, {b[2], 0, b[3], 0}, {b[2], b[3]});
+        multiply_add(products, {b[0], 0, b[1], 0}, b[0], b[1]);
+        multiply_add(products, {b[2], 0, b[3], 0}, b[2], b[3]);
         __nv_bfloat162 pairs[4], weights[4];
         memcpy(pairs, b, sizeof pairs), memcpy(weights, &weight, sizeof weights);
         for (int j = 0; j < 4; ++j) pairs[j] = __hmul2(pairs[j], weights[j]);
         memcpy(b, pairs, sizeof b);
       }
-      mma_16x8x16(of, {u[0], l[0], u[1], l[1]}, {b[0], b[1]});
-      mma_16x8x16(of, {u[2], l[2], u[3], l[3]}, {b[2], b[3]});
+      multiply_add(of, {u[0], l[0], u[1], l[1]}, b[0], b[1]);
+      multiply_add(of, {u[2], l[2], u[3], l[3]}, b[2], b[3]);
     }
   }
 

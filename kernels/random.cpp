@@ -3,7 +3,7 @@
 #include <cmath>
 #include <numbers>
 
-#include "kernels/error.h"
+#include "kernels/check.h"
 
 namespace tangram {
 namespace {
@@ -35,6 +35,13 @@ std::array<uint32_t, 4> philox(std::array<uint32_t, 4> counter, std::array<uint3
   return counter;
 }
 
+// In [-1, 1), by Knuth's multiplicative hash and a round of mixing.
+static float hashed(uint32_t bits) {
+  bits *= 2654435761u;
+  bits = (bits ^ (bits >> 15)) * 2246822519u;
+  return float((bits ^ (bits >> 13)) >> 8) * 0x1p-23f - 1;
+}
+
 uint64_t random_bits(uint64_t seed, uint64_t stream, uint64_t index) {
   return first_bits(random_block(seed, stream, index));
 }
@@ -57,6 +64,19 @@ double random_normal(uint64_t seed, uint64_t stream, uint64_t index) {
   const Block block = random_block(seed, stream, index);
   const double u = 1 - unit_interval(first_bits(block)), v = unit_interval(second_bits(block));  // u > 0
   return std::sqrt(-2 * std::log(u)) * std::cos(2 * std::numbers::pi * v);
+}
+
+void fill_for_measuring(Tensor x, double center, double width, uint64_t seed, Context& ctx) {
+  const auto c = static_cast<float>(center), w = static_cast<float>(width);
+  const auto key = static_cast<uint32_t>(seed * 0x9E3779B97F4A7C15u >> 32);
+  if (ctx.planning()) return;
+  if constexpr (kCudaBuilt)
+    if (on_cuda(ctx, {x})) return cuda::fill_for_measuring(x, c, w, key, ctx);
+  dispatch(x.dtype, [&]<class T>() {
+#pragma omp parallel for num_threads(ctx.threads) schedule(static)
+    for (int64_t r = 0; r < x.rows; ++r)
+      for (int64_t i = 0; i < x.cols; ++i) x.row<T>(r)[i] = T(c + w * hashed(uint32_t(r * x.cols + i) ^ key));
+  });
 }
 
 }  // namespace tangram

@@ -2,6 +2,8 @@
 #include <array>
 #include <cstdint>
 
+#include "kernels/context.h"
+
 namespace tangram {
 
 /// Random numbers without a state: each is a pure function of (seed, stream, index), so that any thread or rank, or a
@@ -22,5 +24,16 @@ uint64_t random_below(uint64_t n, uint64_t seed, uint64_t stream, uint64_t index
 
 /// Normal with mean 0 and standard deviation 1 (Box & Muller 1958).
 double random_normal(uint64_t seed, uint64_t stream, uint64_t index);
+
+/// Fills x with numbers that are spread evenly over [center - width, center + width) and look like those of a trained
+/// model to a processor's caches and power: for measuring speed, of which the values should not be zeros. Too plain a
+/// hash for anything else. The same on every device.
+///
+///   x  (N, C)  f32 or bf16   any row stride
+void fill_for_measuring(Tensor x, double center, double width, uint64_t seed, Context& ctx);
+
+namespace cuda {  // random.cu
+void fill_for_measuring(Tensor x, float center, float width, uint32_t seed, Context& ctx);
+}
 
 }  // namespace tangram

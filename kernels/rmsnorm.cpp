@@ -2,9 +2,11 @@
 
 #include <omp.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "kernels/check.h"
+#include "kernels/elementwise.h"
 
 namespace tangram {
 namespace {
@@ -51,7 +53,7 @@ void rmsnorm_forward(Tensor y, Tensor rstd, Tensor x, Tensor w, float eps, Conte
   check_tensor("y", y, x.rows, x.cols, x.dtype);
   if (ctx.planning()) return;
   if constexpr (kCudaBuilt)
-    if (on_cuda(ctx, {y, rstd, x, w})) return cuda::rmsnorm_forward(y, rstd, x, w, eps, ctx);
+    if (on_cuda(ctx, {y, rstd, x, w})) return cuda::rmsnorm_forward(y, {}, rstd, x, {}, w, eps, ctx);
   dispatch(x.dtype, [&]<class T>() {
 #pragma omp parallel for num_threads(ctx.threads) schedule(static) if (x.rows > 1)
     for (int64_t n = 0; n < x.rows; ++n)
@@ -59,17 +61,33 @@ void rmsnorm_forward(Tensor y, Tensor rstd, Tensor x, Tensor w, float eps, Conte
   });
 }
 
+void add_rmsnorm_forward(Tensor y, Tensor sum, Tensor rstd, Tensor x, Tensor residual, Tensor w, float eps,
+                         Context& ctx) {
+  check_inputs(x, w, rstd);
+  for (const auto& [name, t] : {std::pair{"y", y}, {"sum", sum}, {"residual", residual}})
+    check_tensor(name, t, x.rows, x.cols, x.dtype);
+  if (ctx.planning()) return;
+  if constexpr (kCudaBuilt)
+    if (on_cuda(ctx, {y, sum, rstd, x, residual, w}))
+      return cuda::rmsnorm_forward(y, sum, rstd, x, residual, w, eps, ctx);
+  add(sum, x, residual, ctx);
+  rmsnorm_forward(y, rstd, sum, w, eps, ctx);
+}
+
 void rmsnorm_backward(Tensor dx, Tensor dw, Tensor dy, Tensor x, Tensor w, Tensor rstd, Context& ctx, bool accumulate) {
   check_inputs(x, w, rstd);
   check_tensor("dy", dy, x.rows, x.cols, x.dtype);
   if (dx.data) check_tensor("dx", dx, x.rows, x.cols, x.dtype);
   if (dw.data) check_tensor("dw", dw, 1, x.cols, DType::f32);
+  ArenaScope scope(ctx.scratch);
+  // A row of sums for each thread, or for each block of the GPU.
+  const int64_t sums =
+      ctx.device == Device::cuda ? std::min(ceil_div(x.rows, cuda::kRmsnormRows), cuda::kRmsnormPartials) : ctx.threads;
+  const Tensor partial = ctx.scratch.tensor(sums, dw.data ? x.cols : 0, DType::f32);
   if (ctx.planning()) return;
   if constexpr (kCudaBuilt)
-    if (on_cuda(ctx, {dx, dw, dy, x, w, rstd})) return cuda::rmsnorm_backward(dx, dw, dy, x, w, rstd, ctx, accumulate);
-
-  ArenaScope scope(ctx.scratch);
-  const Tensor partial = ctx.scratch.tensor(ctx.threads, dw.data ? x.cols : 0, DType::f32);  // a row a thread
+    if (on_cuda(ctx, {dx, dw, dy, x, w, rstd}))
+      return cuda::rmsnorm_backward(dx, dw, partial, dy, x, w, rstd, ctx, accumulate);
   fill_zero(partial);
   dispatch(x.dtype, [&]<class T>() {
 #pragma omp parallel for num_threads(ctx.threads) schedule(static) if (x.rows > 1)

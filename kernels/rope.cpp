@@ -31,9 +31,7 @@ void check_scaling(const RopeScaling& s) {
 // Forward for direction 1, backward for -1.
 void rotate(Tensor x, Tensor rope, float direction, Context& ctx) {
   const int64_t D = rope.cols, half = D / 2;
-  CHECK(rope.rows == x.rows && rope.dtype == DType::f32, "rope is ({}, {}) {}; must be ({}, head_dim) f32", rope.rows,
-        D, name_of(rope.dtype), x.rows);
-  CHECK(D > 0 && D % 2 == 0 && x.cols % D == 0, "x has {} columns; must be whole heads of an even {}", x.cols, D);
+  check_rope(x, rope);
   if (ctx.planning()) return;
   if constexpr (kCudaBuilt)
     if (on_cuda(ctx, {x, rope})) return cuda::rotate(x, rope, direction, ctx);
@@ -89,6 +87,13 @@ void rope_angles(Tensor rope, Indices positions, std::span<const double> frequen
       return;
     }
   if (!ctx.planning()) rope_angles(rope, positions.span(), frequencies);
+}
+
+void check_rope(Tensor x, Tensor rope) {
+  const int64_t D = rope.cols;
+  CHECK(rope.rows == x.rows && rope.dtype == DType::f32, "rope is ({}, {}) {}; must be ({}, head_dim) f32", rope.rows,
+        D, name_of(rope.dtype), x.rows);
+  CHECK(D > 0 && D % 2 == 0 && x.cols % D == 0, "x has {} columns; must be whole heads of an even {}", x.cols, D);
 }
 
 void rope_forward(Tensor x, Tensor rope, Context& ctx) { rotate(x, rope, 1, ctx); }

@@ -44,6 +44,9 @@ void rope_forward(Tensor x, Tensor rope, Context& ctx);
 /// The gradient of rope_forward: the rotation by the opposite angle, in place.
 void rope_backward(Tensor dx, Tensor rope, Context& ctx);
 
+/// Throws Error unless rope has the angles of x's rows, and x whole heads.
+void check_rope(Tensor x, Tensor rope);
+
 namespace cuda {  // rope.cu; arguments already checked
 void rope_angles(Tensor rope, const int32_t* positions, std::span<const double> frequencies, Context& ctx);
 /// Forward for direction 1, backward for -1.

@@ -1,5 +1,6 @@
 #pragma once
 #include <cstddef>
+#include <span>
 #include <vector>
 
 #include "kernels/context.h"
@@ -13,6 +14,15 @@ namespace tangram {
 void transfer(Tensor dst, Tensor src, Context& ctx);
 
 inline constexpr int64_t kStagedBytes = 1 << 20;
+
+/// A copy of `host` in `memory`, as bytes in one row.
+template <class E>
+Tensor send_bytes(std::span<const E> host, Arena& memory, Context& ctx) {
+  const auto bytes = static_cast<int64_t>(host.size_bytes());
+  const Tensor copy = memory.tensor(1, bytes, DType::u8);
+  transfer(copy, view_of(reinterpret_cast<const uint8_t*>(host.data()), 1, bytes), ctx);
+  return copy;
+}
 
 /// What a tensor holds, where the host can read it: the tensor itself on the CPU; of a GPU's a copy, which is there when
 /// the constructor returns; in planning zeros.

@@ -150,6 +150,11 @@ void add_verbs(CommandLine& line, const std::vector<std::string>& arguments, std
   }
 }
 
+void check_gpu() {
+  if (!kCudaBuilt) throw bad_input("--device cuda: this program was built without CUDA; allowed: cpu");
+  if (cuda_devices().empty()) throw bad_input("--device cuda: no GPU is to be seen here; allowed: cpu");
+}
+
 void check_verb(const std::vector<std::string>& arguments, const CommandLine& line) {
   if (arguments.empty()) throw bad_input("no verb; tangram --help lists them");
   if (arguments[0].starts_with("-")) return;
@@ -177,12 +182,13 @@ void run_checked(const std::vector<std::string>& arguments, std::span<const Stag
   } catch (const CLI::ParseError& e) {
     throw bad_input("{}; see tangram {} --help", e.what(), arguments[0].starts_with("-") ? "" : arguments[0]);
   }
-  if (line.common.device == "cuda") throw bad_input("--device cuda: this build computes on the CPU only; allowed: cpu");
+  if (line.common.device == "cuda") check_gpu();
 
   const auto chosen =
       std::find_if(line.verbs.begin(), line.verbs.end(), [](const auto& verb) { return verb.first->parsed(); });
   Console console(err, isatty(fileno(err)) == 1, line.common.quiet);
-  chosen->second({console, out, line.common.threads, line.common.json});
+  const Device device = line.common.device == "cuda" ? Device::cuda : Device::cpu;
+  chosen->second({console, out, device, line.common.threads, line.common.json});
   if (std::fflush(out) != 0) throw Error(fmt::format("writing the result: {}", std::strerror(errno)));
 }
 

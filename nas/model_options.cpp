@@ -13,9 +13,11 @@ void add_model_options(CLI::App& app, ModelOptions& options) {
       ->check(CLI::IsMember({"f32", "bf16"}));
 }
 
-Model load_model(const ModelOptions& options) {
-  if (options.dtype.empty()) return load_model(options.folder);
-  return load_model(options.folder, options.dtype == "bf16" ? DType::bf16 : DType::f32);
+Model load_model(const ModelOptions& options, Context& ctx) {
+  const Model model = options.dtype.empty()
+                          ? load_model(options.folder)
+                          : load_model(options.folder, options.dtype == "bf16" ? DType::bf16 : DType::f32);
+  return move_model(model, ctx.device, ctx);
 }
 
 CLI::Option* add_count(CLI::App& app, const std::string& name, int64_t& value, int64_t low,

@@ -5,6 +5,7 @@
 #include <span>
 #include <string_view>
 
+#include "kernels/tensor.h"
 #include "nas/progress.h"
 
 namespace tangram {
@@ -13,6 +14,7 @@ namespace tangram {
 struct VerbInput {
   Console& console;
   std::FILE* out;  ///< for the result
+  Device device;   ///< where to compute
   int threads;     ///< 0: as many as the process may use
   bool json;       ///< the result as JSON
 };

@@ -44,8 +44,8 @@ class Evaluator {
                       .skills = {}};
     std::array<std::vector<double>, kMetricCount> samples;
     for (const Batch& batch : batches_) {
-      const SequenceBatch sequences(model.config, batch.lengths);
       ArenaScope scope(in_.ctx.scratch);
+      const SequenceBatch sequences(model.config, batch.lengths, {}, in_.ctx.scratch, in_.ctx);
       const Tensor of_student = hidden_states(model, batch, sequences),
                    of_teacher = hidden_states(teacher_, batch, sequences);
       const SequenceMetrics metrics =
@@ -95,26 +95,29 @@ Evaluation measure_undistilled(Evaluator& evaluator, const ChosenArchitecture& c
       teacher, trained, options,
       [&](int64_t layer) { return load_statistics(statistics_path(in.run_dir, layer), teacher.config); }, in.ctx);
   for (size_t i = 0; i < trained.size(); ++i) apply_entry(student, before_training.entry(i));
-  return evaluator.measure(student, chosen.name, chosen.target, chosen.method, "undistilled");
+  return evaluator.measure(move_model(student, in.ctx.device, in.ctx), chosen.name, chosen.target, chosen.method,
+                           "undistilled");
 }
 
 }  // namespace
 
 std::vector<std::filesystem::path> run_evaluate(const StageInput& in) {
   const Model teacher = load_teacher(in.config, in.run_dir, in.config.distill.training.dtype);
-  Evaluator evaluator(in, teacher);
+  const auto there = [&](const Model& model) { return move_model(model, in.ctx.device, in.ctx); };
+  const Model teacher_there = there(teacher);
+  Evaluator evaluator(in, teacher_there);
   const std::vector<ChosenArchitecture> all =
       read_architectures(architecture_path(in.run_dir, "any").parent_path(), teacher.config);
-  std::vector<Evaluation> evaluations{evaluator.measure(teacher, "teacher", "", "teacher", "assembled")};
+  std::vector<Evaluation> evaluations{evaluator.measure(teacher_there, "teacher", "", "teacher", "assembled")};
   Progress progress(in.console, "evaluate", "architectures", double(all.size()));
   for (size_t i = 0; i < all.size(); ++i) {
     const ChosenArchitecture& chosen = all[i];
     if (in.config.evaluate.without_distillation && chosen.method == "mip")
       evaluations.push_back(measure_undistilled(evaluator, chosen, teacher, in));
-    evaluations.push_back(evaluator.measure(assemble(teacher, chosen.replacements, library_dir(in.run_dir)),
+    evaluations.push_back(evaluator.measure(there(assemble(teacher, chosen.replacements, library_dir(in.run_dir))),
                                             chosen.name, chosen.target, chosen.method, "assembled"));
     if (is_healed(chosen))
-      evaluations.push_back(evaluator.measure(load_model(student_path(in.run_dir, chosen.name), teacher.dtype),
+      evaluations.push_back(evaluator.measure(there(load_model(student_path(in.run_dir, chosen.name), teacher.dtype)),
                                               chosen.name, chosen.target, chosen.method, "healed"));
     progress.update(double(i + 1));
   }

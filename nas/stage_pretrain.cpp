@@ -22,7 +22,8 @@ std::vector<std::filesystem::path> run_pretrain(const StageInput& in) {
   const TrainingConfig& training = pretrain.training;
   const TokenDataset tokens =
       load_tokens(in.config, in.run_dir, /*validation=*/false, static_cast<float>(pretrain.prompt_weight));
-  Model model = make_untrained_model(config, teacher_architecture(config), training.dtype, in.config.seed);
+  Model model = move_model(make_untrained_model(config, teacher_architecture(config), training.dtype, in.config.seed),
+                           in.ctx.device, in.ctx);
   GkdOptions options = trainer_options<GkdOptions>(training);
   options.loss = {.cosine = 0, .kl = 0, .cross_entropy = 1};
   GkdTrainer trainer(model, nullptr, options, in.ctx);
@@ -41,10 +42,10 @@ std::vector<std::filesystem::path> run_pretrain(const StageInput& in) {
                       return std::vector<float>{float(l.cross_entropy), float(l.gradient_norm)};
                     },
                 .note = [](std::span<const float> row) { return fmt::format("loss {:.4f}", row[0]); }},
-               curve, in.console);
+               curve, in.console, in.ctx);
   write_curve(in.run_dir / "pretrain.csv", curve);
   const std::filesystem::path folder = teacher_path(in.config, in.run_dir);
-  save_model(folder, copy_model(model, DType::bf16));
+  save_model(folder, copy_model(move_model(model, Device::cpu, in.ctx), DType::bf16));
   write_file_atomically(folder / "tokenizer.json", corpus_tokenizer_json());
   write_file_atomically(folder / "tokenizer_config.json", corpus_tokenizer_config_json());
   return {folder, in.run_dir / "pretrain.csv"};

@@ -55,7 +55,8 @@ void fill_samples(Samples& samples, const std::vector<Replacement>& replacements
   }
   Progress progress(in.console, fmt::format("score {} replacements", replacements.size()), "sequences",
                     double(samples.sequences), double(done));
-  ReplaceOneScorer scorer(teacher, batch_tokens, in.ctx);
+  const Model teacher_there = move_model(teacher, in.ctx.device, in.ctx);
+  ReplaceOneScorer scorer(teacher_there, batch_tokens, in.ctx);
   const int64_t at_once = batch_tokens / tokens.sequence_length;
   while (done < samples.sequences) {
     const int64_t count = std::min(at_once, samples.sequences - done);
@@ -65,7 +66,9 @@ void fill_samples(Samples& samples, const std::vector<Replacement>& replacements
     scorer.start_batch({batch.tokens, batch.targets, batch.lengths, tokens.sequence_length});
     samples.set(0, done, scorer.teacher_metrics());
     for (size_t i = 0; i < replacements.size(); ++i) {
-      samples.set(int64_t(i) + 1, done, scorer.score(load_entry(library_dir(in.run_dir), replacements[i], teacher)));
+      const LibraryEntry entry =
+          move_entry(load_entry(library_dir(in.run_dir), replacements[i], teacher), teacher.config, in.ctx);
+      samples.set(int64_t(i) + 1, done, scorer.score(entry));
       progress.update(double(done) + double(count) * double(i + 1) / double(replacements.size()));
     }
     done += count;

@@ -16,10 +16,13 @@ void uptrain_student(const StageInput& in, const Model& teacher, const ChosenArc
   const std::filesystem::path finished = in.work / (chosen.name + ".finished");
   if (exists(folder) && exists(finished)) return;
   const TrainingConfig& training = in.config.uptrain.training;
-  Model student = copy_model(assemble(teacher, chosen.replacements, library_dir(in.run_dir)), training.dtype);
+  Model student =
+      move_model(copy_model(assemble(teacher, chosen.replacements, library_dir(in.run_dir)), training.dtype),
+                 in.ctx.device, in.ctx);
+  const Model teacher_there = move_model(teacher, in.ctx.device, in.ctx);
   GkdOptions options = trainer_options<GkdOptions>(training);
   options.loss = in.config.uptrain.loss;
-  GkdTrainer trainer(student, &teacher, options, in.ctx);
+  GkdTrainer trainer(student, &teacher_there, options, in.ctx);
 
   LossCurve curve{.columns = {"cosine", "kl", "cross_entropy", "gradient_norm"}, .values = {}};
   run_training(
@@ -37,8 +40,8 @@ void uptrain_student(const StageInput& in, const Model& teacher, const ChosenArc
              return std::vector<float>{float(l.cosine), float(l.kl), float(l.cross_entropy), float(l.gradient_norm)};
            },
        .note = [](std::span<const float> row) { return fmt::format("KL {:.4f}", row[1]); }},
-      curve, in.console);
-  save_model(folder, student, {.tokenizer_from = teacher_path(in.config, in.run_dir)});
+      curve, in.console, in.ctx);
+  save_model(folder, move_model(student, Device::cpu, in.ctx), {.tokenizer_from = teacher_path(in.config, in.run_dir)});
   write_curve(student_curve_path(in.run_dir, chosen.name), curve);
   write_file_atomically(finished, "");
 }

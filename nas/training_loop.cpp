@@ -5,6 +5,7 @@
 
 #include "blocks/file.h"
 #include "blocks/safetensors.h"
+#include "kernels/transfer.h"
 #include "nas/units.h"
 
 namespace tangram {
@@ -17,7 +18,7 @@ Tensor curve_view(LossCurve& curve, int64_t steps) {
 }
 
 // Fills the state and the curve from a checkpoint and returns the steps it has done; 0 if there is none.
-int64_t read_checkpoint(const TrainingRun& run, LossCurve& curve) {
+int64_t read_checkpoint(const TrainingRun& run, LossCurve& curve, Context& ctx) {
   if (!std::filesystem::exists(run.checkpoint)) return 0;
   const SafeTensors file = read_safetensors(run.checkpoint);
   const auto step = file.metadata.find("steps_done");
@@ -25,15 +26,15 @@ int64_t read_checkpoint(const TrainingRun& run, LossCurve& curve) {
   const auto steps_done = parse_count(step->second).value_or(-1);
   if (steps_done < 1 || steps_done > run.steps)
     throw bad_input("{}: done {} of {} steps", file.name, step->second, run.steps);
-  for (const NamedTensor& t : run.state()) copy(t.tensor, file.at(t.name, t.tensor.rows, t.tensor.cols));
+  for (const NamedTensor& t : run.state()) transfer(t.tensor, file.at(t.name, t.tensor.rows, t.tensor.cols), ctx);
   copy(curve_view(curve, steps_done), file.at(kCurveName, steps_done, static_cast<int64_t>(curve.columns.size())));
   return steps_done;
 }
 
-void write_checkpoint(const TrainingRun& run, LossCurve& curve, int64_t steps_done) {
+void write_checkpoint(const TrainingRun& run, LossCurve& curve, int64_t steps_done, Context& ctx) {
   std::vector<NamedTensor> tensors = run.state();
   tensors.push_back({kCurveName, curve_view(curve, steps_done)});
-  write_safetensors(run.checkpoint, tensors, {{"steps_done", std::to_string(steps_done)}});
+  write_safetensors(run.checkpoint, tensors, {{"steps_done", std::to_string(steps_done)}}, &ctx);
 }
 
 double seconds_since(std::chrono::steady_clock::time_point start) {
@@ -42,10 +43,10 @@ double seconds_since(std::chrono::steady_clock::time_point start) {
 
 }  // namespace
 
-void run_training(const TrainingRun& run, LossCurve& curve, Console& console) {
+void run_training(const TrainingRun& run, LossCurve& curve, Console& console, Context& ctx) {
   const size_t columns = curve.columns.size();
   curve.values.assign(static_cast<size_t>(run.steps) * columns, 0.0f);
-  const int64_t first = read_checkpoint(run, curve);
+  const int64_t first = read_checkpoint(run, curve, ctx);
   if (first > 0) {
     run.resume(first);
     console.say("{}: goes on after step {} of {}", run.label, first, run.steps);

@@ -32,7 +32,7 @@ struct TrainingRun {
 
 /// Runs all steps that the checkpoint has not done, writing it every `checkpoint_seconds` and at the end. A killed run
 /// that is called again ends with the same bytes. `curve.columns` is given; its values are filled.
-void run_training(const TrainingRun& run, LossCurve& curve, Console& console);
+void run_training(const TrainingRun& run, LossCurve& curve, Console& console, Context& ctx);
 
 /// `step,<column>,…` lines.
 void write_curve(const std::filesystem::path& path, const LossCurve& curve);

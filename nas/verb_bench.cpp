@@ -6,8 +6,10 @@
 
 #include "blocks/config_json.h"
 #include "blocks/generate.h"
+#include "kernels/elementwise.h"
 #include "kernels/peak.h"
 #include "kernels/random.h"
+#include "kernels/transfer.h"
 #include "nas/model_options.h"
 #include "nas/model_verbs.h"
 #include "nas/table.h"
@@ -72,7 +74,6 @@ class Bench {
         o_(o),
         ctx_(ctx),
         memory_(make_cache(model, o.batch, o.prompt_tokens + o.output_tokens + 1)),
-        logits_(static_cast<size_t>(o.batch * model.config.vocab_size)),
         next_(static_cast<size_t>(o.batch)) {
     for (int64_t i = 0; i < o.batch * o.prompt_tokens; ++i)
       prompts_.push_back(static_cast<int32_t>(i % model.config.vocab_size));
@@ -120,7 +121,8 @@ class Bench {
           if (first + count < o_.prompt_tokens) return;
           ArenaScope scope(ctx_.scratch);
           const Tensor last = ctx_.scratch.tensor(o_.batch, hidden.cols, hidden.dtype);
-          for (int64_t s = 0; s < o_.batch; ++s) copy(last.row_range(s, 1), hidden.row_range((s + 1) * count - 1, 1));
+          for (int64_t s = 0; s < o_.batch; ++s)
+            copy(last.row_range(s, 1), hidden.row_range((s + 1) * count - 1, 1), ctx_);
           draw(last);
         },
         ctx_);
@@ -128,25 +130,25 @@ class Bench {
 
   void decode_step(int64_t past) {
     const std::vector<int32_t> lengths(next_.size(), 1), pasts(next_.size(), static_cast<int32_t>(past));
-    const SequenceBatch batch(model_.config, lengths, pasts);
     ArenaScope scope(ctx_.scratch);
+    const SequenceBatch batch(model_.config, lengths, pasts, ctx_.scratch, ctx_);
     const Tensor hidden = ctx_.scratch.tensor(o_.batch, model_.config.hidden_size, model_.dtype);
     model_infer(hidden, model_, next_, batch.view(), memory_.cache, ctx_);
     draw(hidden);
   }
 
   void draw(Tensor hidden) {
-    const Tensor logits = view_of(logits_.data(), o_.batch, model_.config.vocab_size);
+    const Tensor logits = ctx_.scratch.tensor(o_.batch, model_.config.vocab_size, DType::f32);
     model_logits(logits, model_, hidden, ctx_);
+    const HostView host(logits, ctx_);
     for (int64_t s = 0; s < o_.batch; ++s)
-      next_[static_cast<size_t>(s)] = sample_token(logits.row_range(s, 1), {.temperature = 0}, 0);
+      next_[static_cast<size_t>(s)] = sample_token(host.tensor().row_range(s, 1), {.temperature = 0}, 0);
   }
 
   const Model& model_;
   const Options& o_;
   Context& ctx_;
   ContiguousCache memory_;
-  std::vector<float> logits_;     // (B, V)
   std::vector<int32_t> next_;     // (B)
   std::vector<int32_t> prompts_;  // (B, T)
 };
@@ -178,20 +180,14 @@ void print(const VerbInput& in, const Options& o, const Model& model, int thread
 }
 
 /// Weights of a plausible size that are made as fast as memory is written; of what they are, speed does not depend.
-Model untrained_model(const Options& o) {
+Model untrained_model(const Options& o, Context& ctx) {
   const ModelDescription description = read_config(o.model.folder);
   const DType dtype = o.model.dtype == "bf16" ? DType::bf16 : DType::f32;
-  Model model = make_model(description.config, description.architecture, dtype);
-  std::vector<float> normal(4099);  // a prime: no column of a matrix repeats
-  for (size_t i = 0; i < normal.size(); ++i) normal[i] = static_cast<float>(random_normal(0, 0, i));
+  const Model model = make_model(description.config, description.architecture, dtype, ctx.device);
+  uint64_t seed = 0;
   for (const NamedTensor& t : named_tensors(model)) {
-    const auto deviation = static_cast<float>(1 / std::sqrt(double(t.tensor.cols)));
-    const float mean = t.tensor.rows == 1;  // norms
-    dispatch(dtype, [&]<class T>() {
-#pragma omp parallel for schedule(static)
-      for (int64_t i = 0; i < t.tensor.size(); ++i)
-        t.tensor.as<T>()[i] = T(mean + deviation * normal[static_cast<size_t>(i) % normal.size()]);
-    });
+    const bool is_norm = t.tensor.rows == 1;
+    fill_for_measuring(t.tensor, is_norm, std::sqrt(3 / double(t.tensor.cols)), seed++, ctx);
   }
   return model;
 }
@@ -200,9 +196,9 @@ void run_bench(const Options& o, const VerbInput& in) {
   if (o.batch * (o.prompt_tokens + o.output_tokens + 1) > INT32_MAX)
     throw bad_input("{} sequences of {} + {} tokens are more than {} together", o.batch, o.prompt_tokens,
                     o.output_tokens, INT32_MAX);
-  Context ctx(Context::Options{.threads = in.threads});
+  Context ctx(Context::Options{.device = in.device, .threads = in.threads});
   in.console.status(o.untrained ? "bench: random weights" : "bench: loading");
-  const Model model = o.untrained ? untrained_model(o) : load_model(o.model);
+  const Model model = o.untrained ? untrained_model(o, ctx) : load_model(o.model, ctx);
   Bench bench(model, o, ctx);
   in.console.status("bench: prefill");
   std::vector<Phase> phases{bench.prefill()};

@@ -9,6 +9,7 @@
 #include "distill/dataset.h"
 #include "distill/documents.h"
 #include "kernels/head_loss.h"
+#include "kernels/transfer.h"
 #include "nas/model_options.h"
 #include "nas/model_verbs.h"
 #include "nas/table.h"
@@ -76,7 +77,7 @@ TokenDataset read_data(const Options& o, const Tokenizer& tokenizer, const Model
 }
 
 Tensor hidden_states(const Model& model, const Batch& batch, Context& ctx) {
-  const SequenceBatch sequences(model.config, batch.lengths);
+  const SequenceBatch sequences(model.config, batch.lengths, {}, ctx.scratch, ctx);
   const Tensor hidden = ctx.scratch.tensor(sequences.tokens(), model.config.hidden_size, model.dtype);
   model_hidden(hidden, model, batch.tokens, sequences.view(), ctx);
   return hidden;
@@ -89,9 +90,10 @@ std::vector<double> sequence_losses(const Model& model, const Batch& batch, int6
   const Tensor loss = ctx.scratch.tensor(1, hidden.rows, DType::f32);
   head_loss_forward({.cross_entropy = loss}, {.student = {hidden, model.head}, .teacher = {}, .targets = batch.targets},
                     ctx);
+  const HostView host(loss, ctx);
   std::vector<double> means;
   for (int64_t first = 0; first < hidden.rows; first += T) {
-    const float* l = loss.as<float>() + first;
+    const float* l = host.as<float>() + first;
     means.push_back(std::accumulate(l, l + T, 0.0) / double(T));
   }
   return means;
@@ -146,11 +148,11 @@ void print(const VerbInput& in, const std::vector<Figure>& figures, const TokenD
 }
 
 void run_evaluate(const Options& o, const VerbInput& in) {
-  Context ctx(Context::Options{.threads = in.threads});
-  const Model model = load_model(o.model);
+  Context ctx(Context::Options{.device = in.device, .threads = in.threads});
+  const Model model = load_model(o.model, ctx);
   std::optional<Model> teacher;
   if (!o.teacher.empty()) {
-    teacher = load_model(ModelOptions{o.teacher, o.model.dtype});
+    teacher = load_model(ModelOptions{o.teacher, o.model.dtype}, ctx);
     check_teacher(*teacher, model, o);
   }
   const bool own = o.teacher.empty() || has_tokenizer(o.model.folder);

@@ -56,8 +56,8 @@ std::vector<int32_t> encode_prompt(const Options& o, const Tokenizer& tokenizer,
 }
 
 void run_generate(Options& o, const VerbInput& in) {
-  Context ctx(Context::Options{.threads = in.threads});
-  const Model model = load_model(o.model);
+  Context ctx(Context::Options{.device = in.device, .threads = in.threads});
+  const Model model = load_model(o.model, ctx);
   const Tokenizer tokenizer = load_tokenizer(o.model.folder);
   const std::vector<int32_t> prompt = encode_prompt(o, tokenizer, model.config);
   if (!o.ignore_eos) {

@@ -6,6 +6,7 @@
 #include "blocks/file.h"
 #include "blocks/generate.h"
 #include "blocks/safetensors.h"
+#include "kernels/transfer.h"
 #include "nas/model_options.h"
 #include "nas/model_verbs.h"
 
@@ -105,11 +106,12 @@ Totals write_logits(AtomicFile& file, const Model& model, const Reference& refer
           ArenaScope scope(ctx.scratch);
           const Tensor logits = ctx.scratch.tensor(hidden.rows, V, DType::f32);
           model_logits(logits, model, hidden, ctx);
-          file.write({logits.as<char>(), static_cast<size_t>(logits.bytes())});
+          const HostView host(logits, ctx);
+          file.write({host.as<char>(), static_cast<size_t>(logits.bytes())});
           for (int64_t i = 0; i < sequences.rows; ++i) {
             const Tensor expected =
                 reference.logits.data ? reference.logits.row_range((s + i) * T + first, count) : Tensor{};
-            totals.add(logits.row_range(i * count, count), sequences.row<int32_t>(i) + first + 1,
+            totals.add(host.tensor().row_range(i * count, count), sequences.row<int32_t>(i) + first + 1,
                        std::min(count, T - 1 - first), expected, ctx);
           }
           progress.update(double(s * T + first + hidden.rows));
@@ -143,8 +145,8 @@ void check_output(const std::filesystem::path& output) {
 
 void run_logits(const Options& o, const VerbInput& in) {
   check_output(o.output);
-  Context ctx(Context::Options{.threads = in.threads});
-  const Model model = load_model(o.model);
+  Context ctx(Context::Options{.device = in.device, .threads = in.threads});
+  const Model model = load_model(o.model, ctx);
   const Reference reference = read_reference(o.tokens, model.config.vocab_size);
   AtomicFile file(o.output);
   const Tensor shape{.data = nullptr, .rows = reference.ids.size(), .cols = model.config.vocab_size};

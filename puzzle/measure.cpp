@@ -5,30 +5,24 @@
 
 #include "kernels/elementwise.h"
 #include "kernels/random.h"
+#include "kernels/transfer.h"
 #include "puzzle/costs.h"
 
 namespace tangram {
 namespace {
 
-double median_seconds(int repeats, const std::function<void()>& work) {
+double median_seconds(int repeats, const std::function<void()>& work, Context& ctx) {
   work();  // warms caches and makes the primitives
+  synchronize(ctx);
   std::vector<double> seconds;
   for (int i = 0; i < repeats; ++i) {
     const auto start = std::chrono::steady_clock::now();
     work();
+    synchronize(ctx);
     seconds.push_back(std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
   }
   std::nth_element(seconds.begin(), seconds.begin() + repeats / 2, seconds.end());
   return seconds[static_cast<size_t>(repeats / 2)];
-}
-
-// Values of a trained model's size: zeros would all be one page of memory, and denormals would be slow.
-void fill_normal(Tensor x, double deviation, uint64_t stream) {
-  dispatch(x.dtype, [&]<class T>() {
-    for (int64_t r = 0; r < x.rows; ++r)
-      for (int64_t c = 0; c < x.cols; ++c)
-        x.row<T>(r)[c] = T(static_cast<float>(deviation * random_normal(0, stream, uint64_t(r * x.cols + c))));
-  });
 }
 
 // Integral over the output tokens of the time of one step, from samples at evenly spaced context lengths.
@@ -67,25 +61,29 @@ Runtime measure_subblock(const Choice& choice, const ModelConfig& config, const 
   };
   Arena planner = Arena::planner();
   lay_out(planner);
-  Arena arena(planner.used_bytes());
+  Arena arena(planner.used_bytes(), ctx.device);
   const auto [cache, buffers] = lay_out(arena);
   const auto [x, y] = buffers;
-  fill_normal(weights.norm, 1, 0);
-  for (size_t i = 0; i < weights.params.size(); ++i) fill_normal(weights.params[i].values, 0.02, 1 + i);
-  fill_normal(x, 1, 100);
+  fill_for_measuring(weights.norm, 1, 0.1, 0, ctx);
+  for (size_t i = 0; i < weights.params.size(); ++i) fill_for_measuring(weights.params[i].values, 0, 0.03, 1 + i, ctx);
+  fill_for_measuring(x, 0, 1, 100, ctx);
   if (cache.layer(0).pages.keys.data) {
-    fill_normal(cache.layer(0).pages.keys, 1, 101);
-    fill_normal(cache.layer(0).pages.values, 1, 102);
+    fill_for_measuring(cache.layer(0).pages.keys, 0, 1, 101, ctx);
+    fill_for_measuring(cache.layer(0).pages.values, 0, 1, 102, ctx);
   }
 
   const auto seconds = [&, x = x, y = y, &cache = cache](std::span<const int32_t> lengths,
                                                          std::span<const int32_t> past) {
-    const SequenceBatch batch(config, lengths, past);
+    ArenaScope scope(ctx.scratch);
+    const SequenceBatch batch(config, lengths, past, ctx.scratch, ctx);
     const Tensor in = x.row_range(0, batch.tokens()), out = y.row_range(0, batch.tokens());
-    return median_seconds(options.repeats, [&] {
-      subblock_infer(out, in, weights, config, cache.layer(0), batch.view(), ctx);
-      add(out, out, in, ctx);
-    });
+    return median_seconds(
+        options.repeats,
+        [&] {
+          subblock_infer(out, in, weights, config, cache.layer(0), batch.view(), ctx);
+          add(out, out, in, ctx);
+        },
+        ctx);
   };
   Runtime runtime;
   if (scenario.input_tokens > 0) {
@@ -104,19 +102,22 @@ Runtime measure_outside(const ModelConfig& config, const Scenario& scenario, con
                         Context& ctx) {
   ModelConfig no_blocks = config;
   no_blocks.num_hidden_layers = 0;
-  const Model model = make_model(no_blocks, {}, scenario.precision);
+  const Model model = make_model(no_blocks, {}, scenario.precision, ctx.device);
   uint64_t stream = 0;
-  for (const NamedTensor& t : named_tensors(model)) fill_normal(t.tensor, 1, stream++);
+  for (const NamedTensor& t : named_tensors(model)) fill_for_measuring(t.tensor, 0, 1, stream++, ctx);
 
   const int64_t S = scenario.concurrency, H = config.hidden_size, V = config.vocab_size;
   ArenaScope scope(ctx.scratch);
   const Tensor hidden = ctx.scratch.tensor(S, H, model.dtype), logits = ctx.scratch.tensor(S, V, DType::f32);
   const std::vector<int32_t> tokens(static_cast<size_t>(S), 0);
-  const double step = median_seconds(options.repeats, [&] {
-    embed(hidden, model, tokens, ctx);
-    final_norm_forward(hidden, model, hidden, ctx);
-    model_logits(logits, model, hidden, ctx);
-  });
+  const double step = median_seconds(
+      options.repeats,
+      [&] {
+        embed(hidden, model, tokens, ctx);
+        final_norm_forward(hidden, model, hidden, ctx);
+        model_logits(logits, model, hidden, ctx);
+      },
+      ctx);
   return {.prefill_seconds = step, .decode_seconds = step * double(std::max<int64_t>(scenario.output_tokens - 1, 0))};
 }
 

@@ -14,8 +14,9 @@ int64_t memory_bytes(const Model& teacher, int64_t tokens) {
   Arena planner = Arena::planner();
   for (size_t i = 0; i < 2 * teacher.blocks.size() + 2; ++i)
     planner.tensor(tokens, teacher.config.hidden_size, teacher.dtype);
-  planner.tensor(tokens, teacher.config.head_dim, DType::f32);      // of the rotations,
-  for (int i = 0; i < 2; ++i) planner.tensor(1, tokens + 1, DType::i32);  // and of where sequences begin: at most one a token
+  planner.tensor(tokens, teacher.config.head_dim, DType::f32);  // of the rotations,
+  for (int i = 0; i < 2; ++i)
+    planner.tensor(1, tokens + 1, DType::i32);  // and of where sequences begin: at most one a token
   return planner.used_bytes();
 }
 

@@ -1,86 +1,107 @@
-// A BLD step of one layer with all variants, AdamW included: hidden 1024, 16 heads, 4 KV heads, FFN 4096, 8 sequences
-// of 512 tokens. Counted are the matrix products and causal attention; the bound is the machine's own matmul peak.
-//
-//   bench_bld [f32|bf16]      (both without an argument)
+// A BLD step of one layer with all its variants, by the trainer itself: the frozen teacher layer forward, every variant
+// of its attention and FFN forward and backward, clipping, AdamW. Counted are the matrix products and causal attention.
 
-#include <cmath>
-#include <cstdio>
-#include <string>
+#include <fmt/core.h>
 
-#include "blocks/untrained_model.h"
 #include "distill/bld.h"
-#include "kernels/peak.h"
 #include "kernels/random.h"
-#include "tests/benchmarks/peer.h"
+#include "tests/benchmarks/harness.h"
 
 namespace tangram {
 namespace {
 
-constexpr int64_t kSequences = 8, kLength = 512;
+struct Layer {
+  std::string name;
+  int64_t hidden, heads, kv_heads, head_dim, ffn, sequences, tokens;
+  std::vector<int64_t> gqa;
 
-ModelConfig layer_config() {
-  ModelConfig c;
-  c.vocab_size = 512, c.hidden_size = 1024, c.intermediate_size = 4096, c.num_hidden_layers = 1;
-  c.num_attention_heads = 16, c.num_key_value_heads = 4, c.head_dim = 64, c.max_position_embeddings = 2048;
-  return c;
+  ModelConfig config() const {
+    ModelConfig c;
+    c.vocab_size = 512, c.hidden_size = hidden, c.intermediate_size = ffn, c.num_hidden_layers = 1;
+    c.num_attention_heads = heads, c.num_key_value_heads = kv_heads, c.head_dim = head_dim;
+    c.max_position_embeddings = 131072;
+    return c;
+  }
+};
+
+std::vector<Layer> layers_of(const BenchOptions& o) {
+  if (o.tiny) return {{"tiny", 128, 4, 2, 32, 512, 2, 64, {1}}};
+  if (o.device == Device::cuda)
+    return {{"70B", 8192, 64, 8, 128, 28672, 2, 8192, {4, 2, 1}}, {"8B", 4096, 32, 8, 128, 14336, 2, 8192, {4, 2, 1}}};
+  return {{"small", 1024, 16, 4, 64, 4096, 8, 512, {2, 1}}};
+}
+
+std::vector<Replacement> replacements_of(const Layer& layer) {
+  const ModelConfig config = layer.config();
+  std::vector<Replacement> all;
+  const auto add = [&](Subblock s, const std::string& name) {
+    Replacement r;
+    r.of(s) = parse_choice(s, name, config);
+    all.push_back(r);
+  };
+  for (const int64_t g : layer.gqa) add(Subblock::attention, fmt::format("gqa_{}", g));
+  add(Subblock::attention, "linear");
+  for (const char* width : {"0.87", "0.75", "0.5", "0.25", "0.2", "0.1", "linear"}) add(Subblock::ffn, width);
+  return all;
 }
 
 // Forward 2 products of T^2 / 2 (causal) D each, twice the operations; backward 2.5 times that (5 products).
-double attention_flops(const ModelConfig& c, bool backward) {
-  const double forward = 2.0 * 2 * (double(kLength) * double(kLength) / 2) * double(c.head_dim * c.num_attention_heads);
-  return double(kSequences) * forward * (backward ? 3.5 : 1);
+double attention_flops(const Layer& layer, bool backward) {
+  const double pairs = double(layer.tokens) * double(layer.tokens) / 2;
+  return double(layer.sequences) * 2 * 2 * pairs * double(layer.head_dim * layer.heads) * (backward ? 3.5 : 1);
 }
 
-void run(DType dtype) {
-  Context ctx;
-  const ModelConfig config = layer_config();
-  const Model teacher = make_untrained_model(config, teacher_architecture(config), dtype, 1);
-  std::vector<Replacement> replacements;
-  int softmax_variants = 0;
-  for (const char* name : {"gqa_2", "gqa_1", "linear"}) {
-    Replacement r{
-        .first_layer = 0, .layer_count = 1, .attention = parse_choice(Subblock::attention, name, config), .ffn = {}};
-    softmax_variants += std::string(name) != "linear";
-    replacements.push_back(r);
-  }
-  for (const char* name : {"0.87", "0.75", "0.5", "0.25", "0.2", "0.1", "linear"}) {
-    Replacement r{
-        .first_layer = 0, .layer_count = 1, .attention = {}, .ffn = parse_choice(Subblock::ffn, name, config)};
-    replacements.push_back(r);
-  }
+std::string peer_work(const Layer& l, const std::vector<Replacement>& replacements) {
+  std::vector<int64_t> numbers{l.hidden, l.heads,     l.kv_heads, l.head_dim,
+                               l.ffn,    l.sequences, l.tokens,   int64_t(l.gqa.size())};
+  numbers.insert(numbers.end(), l.gqa.begin(), l.gqa.end());
+  for (const Replacement& r : replacements)
+    if (r.ffn && r.ffn->size > 0) numbers.push_back(r.ffn->size);
+  return fmt::format("bld:{}", fmt::join(numbers, ","));
+}
+
+void run(Bench& bench, const Layer& layer, DType dtype) {
+  const std::string what = fmt::format("bld step, {} layer", layer.name);
+  if (!bench.wants(what)) return;
+  bench.ceilings(dtype);
+  Context& ctx = *bench.context;
+  const ModelConfig config = layer.config();
+  const Model teacher = bench.random_model(config, teacher_architecture(config), dtype);
+  const std::vector<Replacement> replacements = replacements_of(layer);
   BldOptions options;
   options.init = Init::random;
-  options.batch_tokens = kSequences * kLength;
+  options.batch_tokens = layer.sequences * layer.tokens;
   options.schedule.steps = 1000;
   BldTrainer trainer(
       teacher, replacements, options, [](int64_t) { return LayerStatistics{}; }, ctx);
   Batch batch;
-  for (int64_t s = 0; s < kSequences; ++s) batch.lengths.push_back(int32_t(kLength));
-  for (int64_t i = 0; i < options.batch_tokens; ++i) {
-    batch.tokens.push_back(int32_t(random_below(512, 1, 1, uint64_t(i))));
-    batch.targets.push_back(-1);
-  }
+  batch.lengths.assign(size_t(layer.sequences), int32_t(layer.tokens));
+  batch.targets.assign(size_t(options.batch_tokens), -1);
+  for (int64_t i = 0; i < options.batch_tokens; ++i)
+    batch.tokens.push_back(int32_t(random_below(uint64_t(config.vocab_size), 1, 1, uint64_t(i))));
   const std::vector<Batch> batches{batch};
   trainer.step(batches);
   const double before = ctx.matmul_flops;
   trainer.step(batches);
-  const double flops =
-      ctx.matmul_flops - before + attention_flops(config, false) + softmax_variants * attention_flops(config, true);
-  const double peak = matmul_gflops(dtype, ctx);
-  const double seconds = best_seconds(5, [&] { trainer.step(batches); });
-  std::printf(
-      "bld step %-4s  %7.1f ms  %6.1f GFLOP  %6.1f GFLOP/s  bound %6.1f  fraction %.3f  %.0f tokens/s  %.0f MiB\n",
-      std::string(name_of(dtype)).c_str(), seconds * 1e3, flops / 1e9, flops / seconds / 1e9, peak,
-      flops / seconds / 1e9 / peak, double(options.batch_tokens) / seconds, double(trainer.memory_bytes()) / (1 << 20));
-  std::fflush(stdout);
-  print_peers(time_peers("bld", dtype, ctx.threads), seconds);
+  const double flops = ctx.matmul_flops - before + attention_flops(layer, false) +
+                       double(layer.gqa.size()) * attention_flops(layer, true);
+  const double seconds = bench.seconds([&] { trainer.step(batches); }, 5e-3, 5);
+  bench.add({what,
+             fmt::format("hidden {}, FFN {}, {} variants, {} x {} tokens", layer.hidden, layer.ffn, replacements.size(),
+                         layer.sequences, layer.tokens),
+             dtype, seconds, flops, Unit::flops, peer_work(layer, replacements)});
+  fmt::print(stderr, "  {:.0f} tokens/s, {:.1f} GiB\n", double(options.batch_tokens) / seconds,
+             double(trainer.memory_bytes()) / double(1 << 30));
 }
 
 }  // namespace
 }  // namespace tangram
 
 int main(int argc, char** argv) {
-  const std::string only = argc > 1 ? argv[1] : "";
-  for (const tangram::DType dtype : {tangram::DType::f32, tangram::DType::bf16})
-    if (only.empty() || only == name_of(dtype)) tangram::run(dtype);
+  using tangram::DType;
+  tangram::Bench bench(argc, argv, "A step of blockwise local distillation of one layer with all its variants",
+                       {DType::bf16});
+  for (const DType dtype : bench.options.dtypes)
+    for (const tangram::Layer& layer : tangram::layers_of(bench.options)) tangram::run(bench, layer, dtype);
+  return bench.finish();
 }

@@ -1,54 +1,99 @@
-// Prefill and batch-1 decode of the Llama of 2B parameters in llama-2b/config.json, with random weights, by `tangram
-// bench`: 512 tokens in, 32 out. The bounds are the machine's own matmul peak and the rate at which it reads memory.
-//
-//   bench_model [f32|bf16]      (both without an argument)
+// Prefill and batch-1 decode of a whole Llama with random weights, by `tangram bench`: of 2B parameters on the CPU
+// (llama-2b/config.json), of 8B on a GPU.
 
 #include <fmt/core.h>
+#include <unistd.h>
 
 #include <cstdlib>
+#include <filesystem>
+#include <fstream>
 #include <nlohmann/json.hpp>
-#include <string>
 
+#include "blocks/config_json.h"
 #include "nas/commands.h"
 #include "nas/model_verbs.h"
-#include "tests/benchmarks/peer.h"
+#include "tests/benchmarks/harness.h"
 
 namespace tangram {
 namespace {
 
-nlohmann::json bench_json(DType dtype) {
+namespace fs = std::filesystem;
+
+struct Work {
+  std::string name, folder;
+  int64_t prefill_tokens, decode_tokens, steps;  // a prompt; the context of decode, and how many tokens it then makes
+};
+
+// A folder with the config of a model that takes a moment anywhere.
+Work tiny_work() {
+  ModelConfig c;
+  c.vocab_size = 300, c.hidden_size = 64, c.intermediate_size = 128, c.num_hidden_layers = 2;
+  c.num_attention_heads = 4, c.num_key_value_heads = 2, c.head_dim = 16, c.max_position_embeddings = 256;
+  const fs::path folder = fs::temp_directory_path() / fmt::format("tangram-bench-{}", getpid());
+  fs::create_directories(folder);
+  std::ofstream(folder / "config.json") << config_json(c, teacher_architecture(c), DType::bf16);
+  return {"tiny", folder.string(), 64, 32, 8};
+}
+
+Work work_of(const BenchOptions& o) {
+  if (o.tiny) return tiny_work();
+  if (o.device == Device::cuda) return {"8B", benchmarks_folder() + "/llama-8b", 8192, 512, 128};
+  return {"2B", benchmarks_folder() + "/llama-2b", 512, 512, 32};
+}
+
+/// `tangram bench --json` of a prompt and some steps; the part of `phase`.
+nlohmann::json run_verb(const Bench& bench, const Work& work, DType dtype, int64_t prompt, int64_t steps,
+                        const char* phase) {
   char* text = nullptr;
   size_t size = 0;
   std::FILE* out = open_memstream(&text, &size);
-  const std::string model = std::string(TANGRAM_BENCHMARKS_DIR) + "/llama-2b";
-  const int code = run_command_line({"bench", model, "--untrained", "--dtype", std::string(name_of(dtype)),
-                                     "--prompt-tokens", "512", "--output-tokens", "32", "--json"},
-                                    {}, all_model_verbs(), out, stderr);
+  std::vector<std::string> arguments{"bench",           work.folder,
+                                     "--untrained",     "--json",
+                                     "--dtype",         std::string(name_of(dtype)),
+                                     "--prompt-tokens", std::to_string(prompt),
+                                     "--output-tokens", std::to_string(steps)};
+  if (bench.options.device == Device::cuda) arguments.insert(arguments.end(), {"--device", "cuda"});
+  const int code = run_command_line(arguments, {}, all_model_verbs(), out, stderr);
   std::fclose(out);
   const std::string json(text, size);
   std::free(text);
   CHECK(code == 0, "tangram bench ended with {}", code);
-  return nlohmann::json::parse(json);
+  return nlohmann::json::parse(json)[phase];
 }
 
-void run(DType dtype) {
-  const nlohmann::json json = bench_json(dtype);
-  for (const auto& [phase, tokens] : {std::pair{"prefill", 512}, {"decode", 1}}) {
-    const nlohmann::json& p = json[phase];
-    const double seconds = tokens / p["tokens_per_s"].get<double>();
-    fmt::print("{:<7} {:<4} 2B  {:8.1f} ms  {:6.1f} {}  bound {:6.1f}  fraction {:.3f}\n", phase, name_of(dtype),
-               seconds * 1e3, p["rate"].get<double>(), p["units"].get<std::string>(), p["bound"].get<double>(),
-               p["part"].get<double>());
-    std::fflush(stdout);
-    print_peers(time_peers(phase, dtype, json["threads"]), seconds);
-  }
+void run(Bench& bench, const Work& work, DType dtype) {
+  const ModelConfig c = read_config(work.folder).config;
+  if (bench.options.device == Device::cuda) bench.ceilings(dtype);  // on the CPU the verb measures its own
+  const auto time = [&](const char* phase, int64_t prompt, int64_t steps, int64_t tokens, Unit unit,
+                        const std::string& peer) {
+    const std::string what = fmt::format("{}, {} model", phase, work.name);
+    if (!bench.wants(what)) return;
+    const nlohmann::json p = run_verb(bench, work, dtype, prompt, steps, phase);
+    const double seconds = double(tokens) / p["tokens_per_s"].get<double>();
+    BenchRow row{what,
+                 fmt::format("{} tokens, {} layers of {}", prompt, c.num_hidden_layers, c.hidden_size),
+                 dtype,
+                 seconds,
+                 p["rate"].get<double>() * 1e9 * seconds,
+                 unit};
+    if (bench.options.device == Device::cpu) row.bound = p["bound"].get<double>() * 1e9;
+    row.peer_work = fmt::format("{}:{},{},{},{},{},{},{},{},{}", peer, prompt, c.vocab_size, c.hidden_size,
+                                c.intermediate_size, c.num_hidden_layers, c.num_attention_heads, c.num_key_value_heads,
+                                c.head_dim, int(c.tie_word_embeddings));
+    bench.add(row);
+  };
+  time("prefill", work.prefill_tokens, 1, work.prefill_tokens, Unit::flops, "prefill");
+  time("decode", work.decode_tokens, work.steps, 1, Unit::bytes, "decode_model");
 }
 
 }  // namespace
 }  // namespace tangram
 
 int main(int argc, char** argv) {
-  const std::string only = argc > 1 ? argv[1] : "";
-  for (const tangram::DType dtype : {tangram::DType::f32, tangram::DType::bf16})
-    if (only.empty() || only == name_of(dtype)) tangram::run(dtype);
+  using tangram::DType;
+  tangram::Bench bench(argc, argv, "Prefill and decode of a whole model", {DType::bf16});
+  const tangram::Work work = tangram::work_of(bench.options);
+  for (const DType dtype : bench.options.dtypes) tangram::run(bench, work, dtype);
+  if (bench.options.tiny) std::filesystem::remove_all(work.folder);
+  return bench.finish();
 }

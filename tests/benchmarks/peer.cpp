@@ -1,41 +1,52 @@
 #include "tests/benchmarks/peer.h"
 
 #include <fmt/core.h>
+#include <sys/wait.h>
 
+#include <array>
 #include <cstdlib>
+#include <filesystem>
 #include <sstream>
 
-#include "kernels/error.h"
-
 namespace tangram {
+namespace fs = std::filesystem;
 
-static PeerTime time_peer(const std::string& python, const std::string& work, DType dtype, int threads) {
-  const std::string command =
-      fmt::format("'{}' '{}/peer_torch.py' {} {} {}", python, TANGRAM_BENCHMARKS_DIR, work, name_of(dtype), threads);
+std::string benchmarks_folder() {
+  std::error_code error;
+  const fs::path beside = fs::read_symlink("/proc/self/exe", error).parent_path() / "../tests/benchmarks";
+  return fs::exists(beside / "peer_torch.py", error) ? beside.lexically_normal().string() : TANGRAM_BENCHMARKS_DIR;
+}
+
+/// Reads "work<tab>name<tab>milliseconds" of every line.
+static void run_peer(std::map<std::string, std::vector<PeerTime>>& times, const std::string& command) {
   std::FILE* pipe = popen(command.c_str(), "r");
   CHECK(pipe, "{} does not start", command);
-  char line[128] = "", name[64] = "";
-  const bool has_line = std::fgets(line, sizeof line, pipe);
-  double milliseconds = 0;
-  const int read = std::sscanf(line, "%63[^:]: %lf ms", name, &milliseconds);
-  CHECK(pclose(pipe) == 0 && has_line && read == 2, "{} failed", command);
-  return {name, milliseconds * 1e-3};
+  std::array<char, 512> line{};
+  while (std::fgets(line.data(), int(line.size()), pipe)) {
+    std::istringstream fields(line.data());
+    std::string work, name;
+    double milliseconds = 0;
+    if (std::getline(fields, work, '\t') && std::getline(fields, name, '\t') && fields >> milliseconds)
+      times[work].push_back({name, milliseconds * 1e-3});
+  }
+  const int status = pclose(pipe);
+  if (status != 0) fmt::print(stderr, "peer: {} ended with code {}\n", command, WEXITSTATUS(status));
 }
 
-std::vector<PeerTime> time_peers(const std::string& work, DType dtype, int threads) {
-  std::vector<PeerTime> times;
+std::map<std::string, std::vector<PeerTime>> time_peers(const std::vector<std::string>& works,
+                                                        const PeerOptions& options) {
+  std::map<std::string, std::vector<PeerTime>> times;
   const char* peers = std::getenv("TANGRAM_PEERS");
+  if (works.empty() || options.seconds <= 0) return times;
   std::istringstream pythons(peers ? peers : "");
-  for (std::string python; std::getline(pythons, python, ':');)
-    times.push_back(time_peer(python, work, dtype, threads));
+  for (std::string python; std::getline(pythons, python, ':');) {
+    std::string command = fmt::format(
+        "timeout {} '{}' '{}/peer_torch.py' --device {} --dtype {} --threads {}", options.seconds, python,
+        benchmarks_folder(), options.device == Device::cuda ? "cuda" : "cpu", name_of(options.dtype), options.threads);
+    for (const std::string& work : works) command += " " + work;
+    run_peer(times, command);
+  }
   return times;
-}
-
-void print_peers(const std::vector<PeerTime>& peers, double seconds) {
-  if (peers.empty()) fmt::print("  peer: none; TANGRAM_PEERS names Pythons that have PyTorch\n");
-  for (const PeerTime& p : peers)
-    fmt::print("  peer: {:<14} {:8.1f} ms, this is {:.2f} times as fast\n", p.name, p.seconds * 1e3,
-               p.seconds / seconds);
 }
 
 }  // namespace tangram

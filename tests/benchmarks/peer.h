@@ -1,23 +1,33 @@
 #pragma once
+#include <map>
 #include <string>
 #include <vector>
 
-#include "kernels/dtype.h"
+#include "kernels/tensor.h"
 
 namespace tangram {
 
-/// How long another program takes for the same work.
+/// How long another program, or another way of our own, takes for the same work.
 struct PeerTime {
-  std::string name;  ///< "PyTorch 2.9.1"
+  std::string name;  ///< "PyTorch 2.11.0, compiled"
   double seconds = 0;
 };
 
-/// Runs `WORK` ("bld", "prefill" or "decode") of peer_torch.py with every Python named in the environment variable
-/// TANGRAM_PEERS, separated by ':', such as /usr/bin/python3:venv/bin/python; none without it. Throws Error if one
-/// fails.
-std::vector<PeerTime> time_peers(const std::string& work, DType dtype, int threads);
+/// Where and how peers run.
+struct PeerOptions {
+  Device device;
+  DType dtype;
+  int threads;
+  int seconds;  ///< the most that one Python may take; what it has measured until then counts
+};
 
-/// One line a peer: its time and how many times as fast `seconds` is; or that there was none.
-void print_peers(const std::vector<PeerTime>& peers, double seconds);
+/// Runs peer_torch.py with every Python named in the environment variable TANGRAM_PEERS, separated by ':', such as
+/// /usr/bin/python3:venv/bin/python; none without it. `works` are as peer_torch.py describes them ("rmsnorm_forward:
+/// 16384,8192"). The result has the times of each work that was done; what went wrong is said on stderr.
+std::map<std::string, std::vector<PeerTime>> time_peers(const std::vector<std::string>& works,
+                                                        const PeerOptions& options);
+
+/// The folder tests/benchmarks: beside the program in a bundle (../tests/benchmarks), else where it was built.
+std::string benchmarks_folder();
 
 }  // namespace tangram

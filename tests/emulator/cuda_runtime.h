@@ -1,8 +1,9 @@
 #pragma once
-// CUDA C++ on the CPU, for tests on machines without a GPU: enough of the language and of the runtime for kernels that
-// use no tensor cores and no copy engine. A kernel's source is compiled as ordinary C++ against this header in place of
-// the toolkit's; every thread of a block is a fiber, and blocks run one after the other. "Device" memory is the host's,
-// in allocations that end at a page which nobody may touch, so an access past the end of one is a crash.
+// CUDA C++ on the CPU, for tests on machines without a GPU: enough of the language and of the runtime for our
+// kernels; what they write in PTX has a branch for the emulator in kernels/mma.cuh. A kernel's source is compiled as
+// ordinary C++ against this header in place of the toolkit's; every thread of a block is a fiber, and blocks run one
+// after the other. "Device" memory is the host's, in allocations that end at a page which nobody may touch, so an
+// access past the end of one is a crash.
 //
 // Beside results this shows what a GPU may hide: threads that wait at different barriers end in an Error, and fibers
 // run in another order in every launch, so a missing barrier shows as a result that changes.
@@ -80,10 +81,27 @@ T exchange(T value, int source) {
   return result;
 }
 
+struct alignas(16) LaneRegisters {
+  unsigned char bytes[64];
+};
+LaneRegisters* lane_registers();
+/// Calls f(of_lane), where of_lane(i) is the value that lane i of this warp gave.
+template <class T, class F>
+void with_all_lanes(const T& value, F&& f) {
+  static_assert(sizeof(T) <= sizeof(LaneRegisters));
+  std::memcpy(lane_registers() + lane(), &value, sizeof value);
+  warp_barrier();
+  f([](int source) -> const T& { return *reinterpret_cast<const T*>(lane_registers() + source); });
+  warp_barrier();  // before anybody writes again
+}
+
+/// A copy that this thread starts (zeros if `from` is null) is done no sooner than the thread waits for its group.
+void start_copy(void* to, const void* from, size_t bytes);
+void end_copy_group();
+void wait_for_copies(int groups_left);
+
 /// The or over the warp of a bit a lane.
 unsigned ballot(bool bit);
-/// The instruction of the same name of kernels/mma.cuh.
-void mma_16x8x16(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2]);
 
 }  // namespace tangram::emulator
 
@@ -104,6 +122,11 @@ template <class T>
 T __shfl_down_sync(unsigned, T value, int delta, int width = warpSize) {
   const int lane = tangram::emulator::lane(), source = lane + delta;
   return tangram::emulator::exchange(value, source / width == lane / width ? source : lane);
+}
+template <class T>
+T __shfl_up_sync(unsigned, T value, int delta, int width = warpSize) {
+  const int lane = tangram::emulator::lane(), source = lane - delta;
+  return tangram::emulator::exchange(value, lane % width >= delta ? source : lane);
 }
 inline unsigned __ballot_sync(unsigned, int predicate) { return tangram::emulator::ballot(predicate != 0); }
 inline int __any_sync(unsigned, int predicate) { return tangram::emulator::ballot(predicate != 0) != 0; }
@@ -131,6 +154,7 @@ inline float __int_as_float(int x) {
   std::memcpy(&f, &x, sizeof f);
   return f;
 }
+inline int __ffs(int x) { return __builtin_ffs(x); }
 inline int __float_as_int(float f) {
   int x;
   std::memcpy(&x, &f, sizeof x);

@@ -1,3 +1,4 @@
+#include <setjmp.h>
 #include <sys/mman.h>
 #include <ucontext.h>
 #include <unistd.h>
@@ -38,15 +39,24 @@ struct Barrier {
 struct Warp {
   Barrier barrier;
   uint64_t slots[warpSize];
-  unsigned fragments[warpSize][6];  // what the lanes bring to an mma
+  LaneRegisters registers[warpSize];
+};
+
+/// A copy to shared memory that was started, or the end of a group of them.
+struct PendingCopy {
+  void* to;
+  const void* from;  // null: zeros
+  size_t bytes;      // 0: the end of a group
 };
 
 struct Fiber {
-  ucontext_t context;
+  ucontext_t context;  // where it starts
+  jmp_buf resume;      // where it goes on: of the C library's ways to switch the one without a system call
+  std::vector<PendingCopy> copies;
   std::unique_ptr<char[]> stack;
   uint3 index;
   int linear = 0;
-  bool done = false;
+  bool started = false, done = false;
 };
 
 /// The block at work. One host thread runs all kernels.
@@ -56,7 +66,7 @@ struct Block {
   std::vector<Warp> warps;
   Barrier barrier;
   std::vector<uint64_t> shared;
-  ucontext_t scheduler;
+  jmp_buf scheduler;
   Fiber* current = nullptr;
   size_t waits = 0;  // for the kernel before
   std::exception_ptr failure;
@@ -69,8 +79,17 @@ Warp& current_warp() { return block.warps[size_t(block.current->linear / warpSiz
 
 void yield() {
   Fiber* self = block.current;
-  swapcontext(&self->context, &block.scheduler);
+  if (!_setjmp(self->resume)) _longjmp(block.scheduler, 1);
   threadIdx = self->index;
+}
+
+/// Runs a fiber until it yields or ends.
+void resume(Fiber& fiber) {
+  block.current = &fiber;
+  threadIdx = fiber.index;
+  if (_setjmp(block.scheduler)) return;
+  if (std::exchange(fiber.started, true)) _longjmp(fiber.resume, 1);
+  setcontext(&fiber.context);
 }
 
 void wait(Barrier& barrier) {
@@ -97,13 +116,14 @@ void fiber_main() {
     block.failure = std::current_exception();
   }
   leave(*block.current);
-  setcontext(&block.scheduler);
+  _longjmp(block.scheduler, 1);
 }
 
 void start(Fiber& fiber, int linear, dim3 size) {
   fiber.linear = linear;
   fiber.index = {unsigned(linear) % size.x, unsigned(linear) / size.x % size.y, unsigned(linear) / (size.x * size.y)};
-  fiber.done = false;
+  fiber.started = fiber.done = false;
+  fiber.copies.clear();
   if (!fiber.stack) fiber.stack.reset(new char[kStackBytes]);
   getcontext(&fiber.context);
   fiber.context.uc_stack.ss_sp = fiber.stack.get();
@@ -138,9 +158,7 @@ void run_block(dim3 size) {
     for (int n = 0; n < count; ++n, i = (i + step) % count) {
       Fiber& fiber = block.fibers[size_t(i)];
       if (fiber.done) continue;
-      block.current = &fiber;
-      threadIdx = fiber.index;
-      swapcontext(&block.scheduler, &fiber.context);
+      resume(fiber);
       if (block.failure) std::rethrow_exception(std::exchange(block.failure, nullptr));
       running -= fiber.done;
     }
@@ -178,6 +196,7 @@ void* dynamic_shared() { return block.shared.data(); }
 void block_barrier() { wait(block.barrier); }
 void warp_barrier() { wait(current_warp().barrier); }
 uint64_t* lane_slots() { return current_warp().slots; }
+LaneRegisters* lane_registers() { return current_warp().registers; }
 int lane() { return block.current->linear % warpSize; }
 
 unsigned ballot(bool bit) {
@@ -189,20 +208,22 @@ unsigned ballot(bool bit) {
   return bits;
 }
 
-void mma_16x8x16(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
-  unsigned(&fragments)[warpSize][6] = current_warp().fragments;
-  const int g = lane() / 4, t = lane() % 4;
-  std::copy_n(a, 4, fragments[lane()]);
-  std::copy_n(b, 2, fragments[lane()] + 4);
-  warp_barrier();
-  // Element k of a lane's pair of words 8 columns apart: the lane's number in its group of 4, and the half of the word.
-  const auto element = [&](int group, int k, int low, int high) {
-    const unsigned word = fragments[4 * group + k % 8 / 2][k < 8 ? low : high];
-    return float(std::bit_cast<bf16>(static_cast<uint16_t>(k % 2 ? word >> 16 : word)));
-  };
-  for (int i = 0; i < 4; ++i)
-    for (int k = 0; k < 16; ++k) d[i] += element(g, k, i / 2, i / 2 + 2) * element(2 * t + i % 2, k, 4, 5);
-  warp_barrier();  // before anybody writes again
+void start_copy(void* to, const void* from, size_t bytes) { block.current->copies.push_back({to, from, bytes}); }
+void end_copy_group() { block.current->copies.push_back({}); }
+
+void wait_for_copies(int groups_left) {
+  std::vector<PendingCopy>& copies = block.current->copies;
+  const auto ends = std::count_if(copies.begin(), copies.end(), [](const PendingCopy& c) { return c.bytes == 0; });
+  auto next = copies.begin();
+  for (auto left = ends; left > groups_left; ++next) {
+    if (next->bytes == 0)
+      --left;
+    else if (next->from)
+      std::memcpy(next->to, next->from, next->bytes);
+    else
+      std::memset(next->to, 0, next->bytes);
+  }
+  copies.erase(copies.begin(), next);
 }
 
 }  // namespace tangram::emulator

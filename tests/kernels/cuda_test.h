@@ -47,10 +47,10 @@ class CudaTest : public testing::TestWithParam<CudaShape> {
     transfer(y, x, *gpu);
     return y;
   }
-  // Equal but for the order of sums of `terms` values: a few roundings of the largest magnitude, and one to the dtype.
-  void expect_close(Tensor found, Tensor expected, double terms, const char* what) {
+  // Equal but for the order of sums of `terms` values: a few roundings of the largest magnitude, of a result or, where
+  // sums may cancel, of what is added up; and one to the dtype.
+  void expect_close(Tensor found, Tensor expected, double terms, const char* what, double largest = 0) {
     const Tensor f = download(found);
-    double largest = 0;
     for (int64_t r = 0; r < f.rows; ++r)
       for (int64_t c = 0; c < f.cols; ++c) largest = std::max(largest, std::abs(get(expected, r, c)));
     for (int64_t r = 0; r < f.rows; ++r)
@@ -73,5 +73,10 @@ inline const auto kCudaShapes = testing::Values(
     CudaShape{0, 8, DType::f32, true}, CudaShape{1, 1, DType::f32, true}, CudaShape{1, 37, DType::f32, false},
     CudaShape{5, 64, DType::f32, true}, CudaShape{7, 1032, DType::f32, true}, CudaShape{7, 129, DType::f32, false},
     CudaShape{3, 2048, DType::bf16, true}, CudaShape{9, 264, DType::bf16, false}, CudaShape{19, 8, DType::bf16, true});
+
+/// Rows longer than what a block keeps in registers.
+inline const auto kCudaLongRows =
+    testing::Values(CudaShape{2, 4 * 1024 + 4 * 37, DType::f32, true}, CudaShape{2, 1024 + 37, DType::f32, false},
+                    CudaShape{2, 8 * 1024 + 8 * 37, DType::bf16, true});
 
 }  // namespace tangram

@@ -34,7 +34,7 @@ struct State {
 
 // One step on one weight in f64.
 State reference(State s, double grad, const AdamWTensor& t, const AdamWStep& step) {
-  const double g = step.grad_scale * grad, rate = step.learning_rate * t.learning_rate_factor;
+  const double g = step.grad_scale * t.grad_scale * grad, rate = step.learning_rate * t.learning_rate_factor;
   s.m = step.beta1 * s.m + (1 - step.beta1) * g;
   s.v = step.beta2 * s.v + (1 - step.beta2) * g * g;
   const double m_hat = s.m / (1 - std::pow(step.beta1, double(step.step)));
@@ -52,6 +52,7 @@ TEST(AdamW, MatchesF64) {
     tensors.push_back(make(arena, rows, cols, tensors.size()));
     tensors.back().weight_decay = 0.1 * double(tensors.size());
     tensors.back().learning_rate_factor = 1.0 / double(tensors.size());
+    tensors.back().grad_scale = 2.0 / double(tensors.size());
   }
   const AdamWStep step{
       .learning_rate = 0.01, .beta1 = 0.8, .beta2 = 0.95, .epsilon = 1e-6, .step = 3, .grad_scale = 0.3};
@@ -83,7 +84,7 @@ TEST(AdamW, MatchesF64) {
 TEST(AdamW, FirstStepMovesByTheLearningRate) {
   Context ctx({.threads = 1});
   float w[] = {1, 1, 1, 1}, m[4] = {}, v[4] = {}, g[] = {1e-3f, -5, 1e6f, 0};
-  const AdamWTensor t{view_of(w, 1, 4), view_of(m, 1, 4), view_of(v, 1, 4), view_of(g, 1, 4), {}, 0.5, 1};
+  const AdamWTensor t{view_of(w, 1, 4), view_of(m, 1, 4), view_of(v, 1, 4), view_of(g, 1, 4), {}, 0.5, 1, 1};
   adamw({{t}}, {.learning_rate = 0.1, .epsilon = 1e-12, .step = 1}, ctx);
   EXPECT_NEAR(w[0], 0.95 - 0.1, 8 * kF32);  // 0.95: the decay, 0.1 * 0.5
   EXPECT_NEAR(w[1], 0.95 + 0.1, 8 * kF32);

@@ -1,95 +1,9 @@
-#include "kernels/attention.h"
-
 #include <gmock/gmock.h>
-#include <gtest/gtest.h>
 
-#include <random>
-
-#include "tests/kernels/attention_reference.h"
-#include "tests/kernels/tensors.h"
+#include "tests/kernels/attention_step.h"
 
 namespace tangram {
 namespace {
-
-constexpr double kF32 = 0x1p-24;
-constexpr int64_t kNoWindow = std::numeric_limits<int64_t>::max();
-
-struct Case {
-  AttentionShape shape;
-  std::vector<int64_t> lengths;
-  DType dtype = DType::f32;
-  friend std::ostream& operator<<(std::ostream& out, const Case& c) {
-    out << c.shape.heads << "/" << c.shape.kv_heads << " heads of " << c.shape.head_dim << " " << name_of(c.dtype)
-        << " lengths";
-    for (const int64_t length : c.lengths) out << " " << length;
-    return out;
-  }
-};
-
-std::vector<int32_t> offsets_of(const std::vector<int64_t>& lengths) {
-  std::vector<int32_t> offsets{0};
-  for (const int64_t length : lengths) offsets.push_back(offsets.back() + int32_t(length));
-  return offsets;
-}
-
-Matrix rows_of(Tensor x, int64_t first, int64_t count) {
-  Matrix m{count, x.cols};
-  for (int64_t r = 0; r < count; ++r)
-    for (int64_t c = 0; c < x.cols; ++c) m(r, c) = get(x, first + r, c);
-  return m;
-}
-
-// Whether x equals `expected` within relative * size, and a rounding to x's dtype.
-bool near(Tensor x, int64_t first, const Matrix& expected, const Matrix& size, double relative, const char* name) {
-  for (int64_t r = 0; r < expected.rows; ++r)
-    for (int64_t c = 0; c < expected.cols; ++c) {
-      const double tolerance = relative * size(r, c) + 1.01 * unit_roundoff(x.dtype) * std::abs(expected(r, c)) + 1e-30;
-      if (std::abs(get(x, first + r, c) - expected(r, c)) <= tolerance) continue;
-      ADD_FAILURE() << name << "[" << first + r << "," << c << "] = " << get(x, first + r, c) << ", expected "
-                    << expected(r, c) << " +- " << tolerance;
-      return false;
-    }
-  return true;
-}
-
-// The tensors of one training step.
-struct Step {
-  AttentionShape shape;
-  std::vector<int32_t> offsets;
-  Tensor q, k, v, dout, out, lse, dq, dk, dv;
-
-  Step(const Case& c, Arena& arena) : shape(c.shape), offsets(offsets_of(c.lengths)) {
-    const int64_t N = offsets.back(), Q = shape.heads * shape.head_dim, KV = shape.kv_heads * shape.head_dim;
-    q = random_tensor(arena, N, Q, c.dtype, 1), k = random_tensor(arena, N, KV, c.dtype, 2);
-    v = random_tensor(arena, N, KV, c.dtype, 3), dout = random_tensor(arena, N, Q, c.dtype, 4);
-    out = strided_tensor(arena, N, Q, c.dtype), dq = strided_tensor(arena, N, Q, c.dtype);
-    dk = strided_tensor(arena, N, KV, c.dtype), dv = strided_tensor(arena, N, KV, c.dtype);
-    lse = strided_tensor(arena, N, shape.heads, DType::f32);
-  }
-  void run(Context& ctx) {
-    attention_forward(out, lse, q, k, v, shape, offsets, ctx);
-    attention_backward(dq, dk, dv, dout, out, lse, q, k, v, shape, offsets, ctx);
-  }
-  // Sequence s of this step as a step of its own.
-  Step sequence(size_t s) const {
-    Step one = *this;
-    for (Tensor* x : {&one.q, &one.k, &one.v, &one.dout, &one.out, &one.lse, &one.dq, &one.dk, &one.dv})
-      *x = x->row_range(offsets[s], offsets[s + 1] - offsets[s]);
-    one.offsets = {0, offsets[s + 1] - offsets[s]};
-    return one;
-  }
-  AttentionReference reference(size_t s) const {
-    const int64_t first = offsets[s], tokens = offsets[s + 1] - first;
-    AttentionReference r{shape,
-                         tokens,
-                         rows_of(q, first, tokens),
-                         rows_of(k, first, tokens),
-                         rows_of(v, first, tokens),
-                         rows_of(dout, first, tokens)};
-    r.forward(), r.backward();
-    return r;
-  }
-};
 
 // Oracle: central differences of the loss. It checks the reference that the kernels are held to.
 TEST(AttentionReferenceTest, BackwardMatchesFiniteDifferences) {
@@ -122,20 +36,7 @@ class AttentionTest : public testing::TestWithParam<Case> {
 TEST_P(AttentionTest, MatchesF64) {
   Step step(p, arena);
   step.run(ctx);
-  const double D = double(p.shape.head_dim), group = double(p.shape.heads / p.shape.kv_heads);
-  for (size_t s = 0; s < p.lengths.size(); ++s) {
-    const AttentionReference r = step.reference(s);
-    const int64_t first = step.offsets[s];
-    // In bf16, p and ds are rounded on their way into the products, and delta comes from the rounded `out`.
-    const double T = double(p.lengths[s]), rounding = 1.01 * unit_roundoff(p.dtype), e = r.p_error();
-    EXPECT_TRUE(near(step.out, first, r.out, r.out_size, e + rounding + T * kF32, "out"));
-    EXPECT_TRUE(near(step.lse, first, r.lse,
-                     Matrix{r.lse.rows, r.lse.cols, std::vector<double>(r.lse.values.size(), 1)}, e, "lse"));
-    const double ds = e + (2 * D + 4) * kF32 + 2 * rounding;
-    EXPECT_TRUE(near(step.dq, first, r.dq, r.dq_size, ds + T * kF32, "dq"));
-    EXPECT_TRUE(near(step.dk, first, r.dk, r.dk_size, ds + T * group * kF32, "dk"));
-    EXPECT_TRUE(near(step.dv, first, r.dv, r.dv_size, e + rounding + T * group * kF32, "dv"));
-  }
+  step.expect_near_f64();
   for (const Tensor& x : {step.out, step.lse, step.dq, step.dk, step.dv}) EXPECT_TRUE(gaps_intact(x));
   EXPECT_EQ(ctx.scratch.used_bytes(), 0);
 }
@@ -152,25 +53,6 @@ TEST_P(AttentionTest, SequenceDependsNeitherOnOthersNorOnThreads) {
     EXPECT_TRUE(same_bytes(step.dq, again.dq) && same_bytes(step.dk, again.dk) && same_bytes(step.dv, again.dv));
   }
 }
-
-// Pages in shuffled order, one of them unused.
-struct Cache {
-  KvPages pages;
-  std::vector<int32_t> table;
-  int64_t pages_per_sequence;
-  PageTable page_table() const { return {table, pages_per_sequence}; }
-
-  Cache(const Case& c, int64_t page_tokens, Arena& arena) {
-    int64_t longest = 0;
-    for (const int64_t length : c.lengths) longest = std::max(longest, length);
-    pages_per_sequence = ceil_div(longest, page_tokens) + 1;
-    const int64_t count = int64_t(c.lengths.size()) * pages_per_sequence;
-    const int64_t rows = (count + 1) * page_tokens, cols = c.shape.kv_heads * c.shape.head_dim;
-    pages = {strided_tensor(arena, rows, cols, c.dtype), strided_tensor(arena, rows, cols, c.dtype), page_tokens};
-    for (int64_t i = 0; i < count; ++i) table.push_back(int32_t(i));
-    std::shuffle(table.begin(), table.end(), std::mt19937(1));
-  }
-};
 
 // Oracle: attention_forward on the whole sequences, bit for bit: a query's result does not depend on the later ones.
 TEST_P(AttentionTest, CachedInChunksEqualsForward) {

@@ -35,6 +35,14 @@ TEST(GradientNorm, MatchesExtendedPrecision) {
   EXPECT_EQ(gradient_norm({}, ctx), 0);
 }
 
+TEST(GradientNorm, OfGroups) {
+  Context ctx({.threads = 2});
+  Arena arena(1 << 20);
+  const std::vector<Tensor> a = {random_flat(arena, 1, 30001, 1), random_flat(arena, 7, 5, 3)}, b = {a[1]};
+  const std::vector<std::vector<Tensor>> groups = {a, {}, b};
+  EXPECT_EQ(gradient_norms(groups, ctx), (std::vector<double>{gradient_norm(a, ctx), 0, gradient_norm(b, ctx)}));
+}
+
 TEST(GradientNorm, IsFiniteExactlyIfTheGradientIs) {
   Context ctx({.threads = 2});
   Arena arena(1 << 20);

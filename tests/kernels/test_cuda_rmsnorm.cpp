@@ -4,7 +4,17 @@
 namespace tangram {
 namespace {
 
-class CudaRmsnorm : public CudaTest {};
+class CudaRmsnorm : public CudaTest {
+ protected:
+  // The largest of the gradients to the normalised values, from which dx takes what points along x.
+  double largest_slope(Tensor dy, Tensor w, Tensor rstd) {
+    double largest = 0;
+    for (int64_t n = 0; n < dy.rows; ++n)
+      for (int64_t c = 0; c < dy.cols; ++c)
+        largest = std::max(largest, std::abs(get(dy, n, c) * get(w, 0, c) * get(rstd, 0, n)));
+    return largest;
+  }
+};
 
 TEST_P(CudaRmsnorm, MatchesCpu) {
   constexpr float kEps = 1e-5f;
@@ -18,18 +28,46 @@ TEST_P(CudaRmsnorm, MatchesCpu) {
   expect_close(gy, y, double(p.C), "y");
   expect_close(grstd, rstd, double(p.C), "rstd");
 
+  const double slope = largest_slope(dy, w, rstd);
   rmsnorm_backward(residual, dw, dy, x, w, rstd, cpu, true);
   rmsnorm_backward(gresidual, gdw, gdy, gx, gw, grstd, *gpu, true);
-  expect_close(gresidual, residual, double(p.C), "dx accumulated");
+  expect_close(gresidual, residual, double(p.C), "dx accumulated", slope);
   expect_close(gdw, dw, double(p.N), "dw");
   rmsnorm_backward(dy, {}, dy, x, w, rstd, cpu, false);
   rmsnorm_backward(gdy, {}, gdy, gx, gw, grstd, *gpu, false);
-  expect_close(gdy, dy, double(p.C), "dx in place of dy");
+  expect_close(gdy, dy, double(p.C), "dx in place of dy", slope);
   rmsnorm_forward(gx, grstd, gx, gw, kEps, *gpu);
   expect_close(gx, y, double(p.C), "y in place of x");
 }
 
+// The sum is rounded, so that both devices normalise the same values.
+TEST_P(CudaRmsnorm, AddsFirst) {
+  constexpr float kEps = 1e-5f;
+  const Tensor x = host(p.N, p.C, p.dtype, 1), w = host(1, p.C, p.dtype, 2), residual = host(p.N, p.C, p.dtype, 3);
+  const Tensor gx = upload(x), gw = upload(w), gresidual = upload(residual), gy = upload(x), gsum = upload(x);
+  const Tensor y = arena.tensor(p.N, p.C, p.dtype), rstd = arena.tensor(1, p.N, DType::f32);
+  const Tensor sum = arena.tensor(p.N, p.C, p.dtype), grstd = memory->tensor(1, p.N, DType::f32);
+  add_rmsnorm_forward(y, sum, rstd, x, residual, w, kEps, cpu);
+  add_rmsnorm_forward(gy, gsum, grstd, gx, gresidual, gw, kEps, *gpu);
+  EXPECT_TRUE(same_bytes(download(gsum), sum));
+  expect_close(gy, y, double(p.C), "y");
+  expect_close(grstd, rstd, double(p.C), "rstd");
+  add_rmsnorm_forward(gx, gresidual, grstd, gx, gresidual, gw, kEps, *gpu);
+  EXPECT_TRUE(same_bytes(download(gresidual), sum)) << "in place of residual";
+  expect_close(gx, y, double(p.C), "y in place of x");
+}
+
+TEST_P(CudaRmsnorm, GradientOfTheWeightAlone) {
+  const Tensor x = host(p.N, p.C, p.dtype, 1), w = host(1, p.C, p.dtype, 2), dy = host(p.N, p.C, p.dtype, 3);
+  const Tensor rstd = host(1, p.N, DType::f32, 4), dw = host(1, p.C, DType::f32, 5);
+  const Tensor gx = upload(x), gw = upload(w), gdy = upload(dy), grstd = upload(rstd), gdw = upload(dw);
+  rmsnorm_backward({}, dw, dy, x, w, rstd, cpu, false);
+  rmsnorm_backward({}, gdw, gdy, gx, gw, grstd, *gpu, false);
+  expect_close(gdw, dw, double(p.N), "dw");
+}
+
 INSTANTIATE_TEST_SUITE_P(Shapes, CudaRmsnorm, kCudaShapes);
+INSTANTIATE_TEST_SUITE_P(LongRows, CudaRmsnorm, kCudaLongRows);
 
 TEST(Cuda, RefusesTensorsOfAnotherDevice) {
   if (cuda_devices().empty()) GTEST_SKIP() << "no GPU in this machine";

@@ -4,6 +4,7 @@
 
 #include <vector>
 
+#include "kernels/elementwise.h"
 #include "tests/kernels/tensors.h"
 
 namespace tangram {
@@ -113,6 +114,17 @@ TEST_P(RmsnormTest, BackwardInPlaceAccumulatedAndPartial) {
       const double added = slope(n, c), expected = get(residual, n, c) + added;
       EXPECT_NEAR(get(sum, n, c), expected, dx_tolerance(n, added) + unit * std::abs(expected)) << n << ',' << c;
     }
+}
+
+TEST_P(RmsnormTest, AddsFirst) {
+  const Tensor sum = strided_tensor(arena, p.N, p.C, p.dtype), y = strided_tensor(arena, p.N, p.C, p.dtype);
+  const Tensor expected_sum = clone(arena, x), expected = clone(arena, x),
+               expected_rstd = arena.tensor(1, p.N, DType::f32);
+  add(expected_sum, x, dy, ctx);
+  rmsnorm_forward(expected, expected_rstd, expected_sum, w, kEps, ctx);
+  add_rmsnorm_forward(y, sum, rstd, x, dy, w, kEps, ctx);
+  EXPECT_TRUE(same_bytes(sum, expected_sum) && same_bytes(y, expected) && same_bytes(rstd, expected_rstd));
+  EXPECT_TRUE(gaps_intact(sum) && gaps_intact(y));
 }
 
 INSTANTIATE_TEST_SUITE_P(Shapes, RmsnormTest,

@@ -1,0 +1,230 @@
+#include "tests/benchmarks/harness.h"
+
+#include <fmt/core.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <cmath>
+
+#include "kernels/cuda_devices.h"
+#include "kernels/elementwise.h"
+#include "kernels/matmul.h"
+#include "kernels/peak.h"
+#include "kernels/random.h"
+#include "kernels/transfer.h"
+#if TANGRAM_HAS_CUDA
+#include <cuda_runtime_api.h>
+#endif
+
+namespace tangram {
+namespace {
+
+constexpr int kSkipped = 77;
+constexpr int64_t kPattern = 1048573;  // a prime: columns of a matrix do not repeat
+constexpr int64_t kMatmulSize = 8192;
+constexpr int64_t kCopyBytes = int64_t{2} << 30;
+
+BenchOptions parse(int argc, char** argv, const std::string& description) {
+  BenchOptions o;
+  std::string device = "cpu";
+  std::vector<std::string> dtypes;
+  CLI::App app(description);
+  app.add_option("--device", device, "Where to run")->check(CLI::IsMember({"cpu", "cuda"}));
+  app.add_option("--dtype", dtypes, "Element type; again for both")->check(CLI::IsMember({"f32", "bf16"}));
+  app.add_option("--only", o.only, "Only rows whose name contains this");
+  app.add_option("--peer-seconds", o.peer_seconds, "Time for the peers that TANGRAM_PEERS names; 0: none");
+  app.add_flag("--tiny", o.tiny, "Small shapes: whether everything runs, not how fast");
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& e) {
+    std::exit(app.exit(e) == 0 ? 0 : 2);
+  }
+  o.device = device == "cuda" ? Device::cuda : Device::cpu;
+  for (const std::string& d : dtypes) o.dtypes.push_back(d == "f32" ? DType::f32 : DType::bf16);
+  return o;
+}
+
+std::string format_time(double seconds) {
+  return seconds < 1e-3 ? fmt::format("{:.2f} us", seconds * 1e6) : fmt::format("{:.3f} ms", seconds * 1e3);
+}
+
+std::string format_rate(double rate, Unit unit) {
+  const bool tera = rate >= 1e12;
+  return fmt::format("{:.{}f} {}{}", rate / (tera ? 1e12 : 1e9), tera && unit == Unit::bytes ? 2 : 1, tera ? "T" : "G",
+                     unit == Unit::flops ? "FLOP/s" : "B/s");
+}
+
+}  // namespace
+
+Bench::Bench(int argc, char** argv, const std::string& description, std::vector<DType> dtypes)
+    : options(parse(argc, argv, description)) {
+  if (options.dtypes.empty()) options.dtypes = std::move(dtypes);
+  if (options.device == Device::cuda && cuda_devices().empty()) {
+    fmt::print("skipped: no GPU in this machine\n");
+    std::exit(kSkipped);
+  }
+  const int64_t scratch = int64_t{options.tiny ? 1 : 16} << 30;
+  context.emplace(Context::Options{.device = options.device, .scratch_bytes = scratch});
+  if (options.device == Device::cuda) fmt::print(stderr, "{}\n", cuda_devices()[0].name);
+}
+
+double Bench::seconds(const std::function<void()>& call, double least_run, int runs) {
+  const auto timed = [&](int calls) {
+    const double seconds = best_seconds(1, [&] {
+      for (int i = 0; i < calls; ++i) call();
+      synchronize(*context);
+    });
+    return seconds / calls;
+  };
+  timed(1);
+  const double once = timed(1);
+  if (options.tiny) least_run = 0, runs = 1;
+  const int calls = std::clamp(int(std::ceil(least_run / once)), 1, 10000);
+  if (once > 1) runs = std::min(runs, 3);
+  std::vector<double> seconds;
+  for (int i = 0; i < runs; ++i) seconds.push_back(timed(calls));
+  std::sort(seconds.begin(), seconds.end());
+  return seconds[options.device == Device::cuda ? seconds.size() / 2 : 0];
+}
+
+double Bench::graph_seconds(int calls, const std::function<void(int)>& call) {
+  const auto all = [&] {
+    for (int i = 0; i < calls; ++i) call(i);
+  };
+  all();  // what an operation chooses or allocates at its first call is no part of a graph
+  synchronize(*context);
+#if TANGRAM_HAS_CUDA
+  if (options.device == Device::cuda) {
+    const auto check = [](cudaError_t error) {
+      CHECK(error == cudaSuccess, "CUDA graph: {}", cudaGetErrorString(error));
+    };
+    cudaGraph_t graph = nullptr;
+    cudaGraphExec_t executable = nullptr;
+    check(cudaStreamBeginCapture(context->stream, cudaStreamCaptureModeThreadLocal));
+    all();
+    check(cudaStreamEndCapture(context->stream, &graph));
+    check(cudaGraphInstantiate(&executable, graph, 0));
+    const double result = seconds([&] { check(cudaGraphLaunch(executable, context->stream)); }) / calls;
+    check(cudaGraphExecDestroy(executable));
+    check(cudaGraphDestroy(graph));
+    return result;
+  }
+#endif
+  return seconds(all) / calls;
+}
+
+const Ceilings& Bench::ceilings(DType dtype) {
+  const auto known = ceilings_.find(dtype);
+  if (known != ceilings_.end()) return known->second;
+  return ceilings_[dtype] = measure_ceilings(dtype);
+}
+
+Ceilings Bench::measure_ceilings(DType dtype) {
+  Context& ctx = *context;
+  if (options.device == Device::cpu)
+    return options.tiny ? Ceilings{1e9, 1e9} : Ceilings{matmul_gflops(dtype, ctx) * 1e9, read_gb_per_s(ctx) * 1e9};
+  const int64_t size = options.tiny ? 256 : kMatmulSize, bytes = options.tiny ? 1 << 20 : kCopyBytes;
+  Arena memory = arena(3 * size * size * size_of(dtype) + 2 * bytes + 4096);
+  const Tensor a = random(memory, size, size, dtype), b = random(memory, size, size, dtype);
+  const Tensor c = memory.tensor(size, size, dtype);
+  const double product = seconds([&] { matmul(c, a, Transpose::no, b, Transpose::yes, false, ctx); }, 20e-3);
+  const Tensor from = random(memory, 1, bytes / 4, DType::f32), to = memory.tensor(1, bytes / 4, DType::f32);
+  // The faster of CUDA's own copy and of the kernel.
+  const double copied = std::min(seconds([&] { transfer(to, from, ctx); }), seconds([&] { copy(to, from, ctx); }));
+  const double operations = 2 * std::pow(double(size), 3);
+  add({"ceiling: matmul", fmt::format("{0} x {0} x {0}", size), dtype, product, operations, Unit::flops,
+       fmt::format("matmul:{0},{0},{0}", size)});
+  add({"ceiling: copy", fmt::format("{} MiB", bytes >> 20), DType::f32, copied, 2.0 * double(bytes), Unit::bytes});
+  return {operations / product, 2 * double(bytes) / copied};
+}
+
+void Bench::fill(Tensor x, float deviation, float mean) {
+  if (x.size() == 0) return;
+  if (normal_.empty()) {
+    normal_.resize(kPattern);
+#pragma omp parallel for schedule(static)
+    for (int64_t i = 0; i < kPattern; ++i) normal_[size_t(i)] = float(random_normal(1, 0, uint64_t(i)));
+  }
+  Arena host(kPattern * 4);
+  const int64_t size = std::min(kPattern, x.size());
+  const Tensor pattern = host.tensor(1, size, x.dtype);
+  dispatch(x.dtype, [&]<class T>() {
+    for (int64_t i = 0; i < size; ++i) pattern.as<T>()[i] = T(mean + deviation * normal_[size_t(i)]);
+  });
+  const Tensor flat = x.reshape(1, x.size()), first = flat.col_range(0, size);
+  transfer(first, pattern, *context);
+  for (int64_t i = size; i < flat.cols; i += size) {
+    const int64_t count = std::min(size, flat.cols - i);
+    transfer(flat.col_range(i, count), first.col_range(0, count), *context);
+  }
+}
+
+Tensor Bench::random(Arena& arena, int64_t rows, int64_t cols, DType dtype, float deviation) {
+  const Tensor x = arena.tensor(rows, cols, dtype);
+  fill(x, deviation);
+  return x;
+}
+
+Model Bench::random_model(const ModelConfig& config, const Architecture& architecture, DType dtype) {
+  const auto lay_out = [&](Arena& arena) {
+    Model model{
+        .config = config, .dtype = dtype, .embedding = {}, .head = {}, .final_norm = {}, .blocks = {}, .memory = {}};
+    model.embedding = arena.tensor(config.vocab_size, config.hidden_size, dtype);
+    for (const BlockChoice& choice : architecture)
+      model.blocks.push_back(
+          {make_weights(choice.attention, config, dtype, arena), make_weights(choice.ffn, config, dtype, arena)});
+    model.final_norm = arena.tensor(1, config.hidden_size, dtype);
+    model.head = config.tie_word_embeddings ? model.embedding
+                                            : Weight(arena.tensor(config.vocab_size, config.hidden_size, dtype));
+    return model;
+  };
+  Arena planner = Arena::planner(options.device);
+  lay_out(planner);
+  auto memory = std::make_shared<Arena>(planner.used_bytes(), options.device);
+  Model model = lay_out(*memory);
+  model.memory.push_back(std::move(memory));
+  for (const NamedTensor& t : named_tensors(model)) {
+    const bool is_norm = t.tensor.rows == 1;
+    fill(t.tensor, is_norm ? 0.1f : 1 / std::sqrt(float(t.tensor.cols)), is_norm ? 1 : 0);
+  }
+  return model;
+}
+
+std::string Bench::line(const BenchRow& row) {
+  const double rate = row.work / row.seconds;
+  double bound = row.bound;
+  if (const auto known = ceilings_.find(row.dtype); bound == 0 && known != ceilings_.end())
+    bound = row.unit == Unit::flops ? known->second.flops : known->second.bytes;
+  const std::string part = bound > 0 ? fmt::format("{:.3f}", rate / bound) : "";
+  std::string peers;
+  for (const PeerTime& p : row.peers)
+    peers += fmt::format("{}{:.2f} x {}", peers.empty() ? "" : "; ", p.seconds / row.seconds, p.name);
+  return fmt::format("| {:<32} | {:<48} | {:<4} | {:>10} | {:>13} | {:>5} | {} |", row.what, row.shape,
+                     name_of(row.dtype), format_time(row.seconds), format_rate(rate, row.unit), part, peers);
+}
+
+void Bench::add(const BenchRow& row) {
+  fmt::print(stderr, "{}\n", line(row));
+  rows_.push_back(row);
+}
+
+int Bench::finish() {
+  const int threads = context->threads;
+  context.reset();
+  for (const DType dtype : options.dtypes) {
+    std::vector<std::string> works;
+    for (const BenchRow& row : rows_)
+      if (row.dtype == dtype && !row.peer_work.empty()) works.push_back(row.peer_work);
+    const auto times = time_peers(works, {options.device, dtype, threads, options.peer_seconds});
+    for (BenchRow& row : rows_)
+      if (const auto found = times.find(row.peer_work); row.dtype == dtype && found != times.end())
+        row.peers.insert(row.peers.end(), found->second.begin(), found->second.end());
+  }
+  fmt::print("| {:<32} | {:<48} | {:<4} | {:>10} | {:>13} | {:>5} | {} |\n", "what", "shape", "", "time", "rate",
+             "part", "times the peer");
+  fmt::print("| --- | --- | --- | --- | --- | --- | --- |\n");
+  for (const BenchRow& row : rows_) fmt::print("{}\n", line(row));
+  return 0;
+}
+
+}  // namespace tangram
