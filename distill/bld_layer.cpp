@@ -65,6 +65,14 @@ SubblockWeights on_host(const SubblockWeights& weights, const ModelConfig& confi
 
 }  // namespace
 
+void check_micro_batches(std::span<const Batch> micro_batches, const BldOptions& options) {
+  CHECK(std::ssize(micro_batches) == options.micro_batches, "{} micro-batches of {}", micro_batches.size(),
+        options.micro_batches);
+  for (const Batch& batch : micro_batches)
+    CHECK(std::ssize(batch.tokens) == options.batch_tokens, "a batch of {} tokens, not {}", batch.tokens.size(),
+          options.batch_tokens);
+}
+
 BldLayer::BldLayer(int64_t layer, std::span<const Replacement> replacements, const ModelConfig& config, DType dtype,
                    const BldOptions& options, Arena& state)
     : index_(layer), config_(config), dtype_(dtype), options_(options) {

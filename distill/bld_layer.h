@@ -1,5 +1,6 @@
 #pragma once
 #include "blocks/library.h"
+#include "distill/dataset.h"
 #include "distill/statistics.h"
 #include "distill/teacher_layer.h"
 #include "distill/trainable.h"
@@ -29,7 +30,13 @@ struct BldPlan {
   int64_t work_bytes = 0;     ///< at most at any time inside a step: gradients, activations
   int64_t scratch_bytes = 0;  ///< at most of any operation
   double matmul_flops = 0, attention_flops = 0;  ///< of a step
+
+  /// Of masters and moments; the weights are the masters where those take no memory of their own.
+  int64_t checkpoint_bytes() const { return moment_bytes + (master_bytes > 0 ? master_bytes : weight_bytes); }
 };
+
+/// Throws Error unless these are the micro-batches of one step.
+void check_micro_batches(std::span<const Batch> micro_batches, const BldOptions& options);
 
 /// All students of one teacher layer in blockwise local distillation. A student gets the teacher's own input to its
 /// subblock, and no gradient crosses subblocks. The students of a subblock share one wide product with their common

@@ -30,16 +30,14 @@ fs::path partial_path(fs::path path) { return path.replace_extension(".partial")
 
 std::string header_of(const BoundaryShape& shape) {
   const int64_t tokens = shape.batches * shape.batch_tokens;
-  const NamedTensor tensor{
-      kTensorName, {nullptr, tokens, shape.hidden_size, shape.hidden_size, shape.dtype, Device::cpu}};
+  const NamedTensor tensor{kTensorName,
+                           {nullptr, tokens, shape.hidden_size, shape.hidden_size, shape.dtype, Device::cpu}};
   return safetensors_header(std::span(&tensor, 1));
 }
 
 }  // namespace
 
-fs::path boundary_path(const fs::path& folder, int64_t layer) {
-  return folder / fmt::format("{}.safetensors", layer);
-}
+fs::path boundary_path(const fs::path& folder, int64_t layer) { return folder / fmt::format("{}.safetensors", layer); }
 
 double IoTimes::hidden_fraction() const {
   const double busy = read_seconds + write_seconds;

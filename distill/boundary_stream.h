@@ -43,8 +43,8 @@ class BoundaryStream {
  public:
   /// From micro-batch `first` on. `from` is a finished file; empty: the caller fills the batches. `to` becomes
   /// `<to>` when it is finished; empty: nothing is written. A partial file is gone on with if `first` > 0, of which the
-  /// batches before `first` must have been flushed. Throws Error (bad_input) if `from` is of another shape, and Error if
-  /// the disk has no room for `to`.
+  /// batches before `first` must have been flushed. Throws Error (bad_input) if `from` is of another shape, and Error
+  /// if the disk has no room for `to`.
   BoundaryStream(const std::filesystem::path& from, const std::filesystem::path& to, const BoundaryShape& shape,
                  int64_t first, Context& ctx);
   /// Drops what was not flushed.

@@ -5,8 +5,8 @@
 namespace tangram {
 namespace {
 
-/// One step of a layer's students. `take(m)` gives the memory for micro-batch m, with the layer's input in it but for
-/// the first layer; `give_back` gets it behind the layer.
+/// One step of a layer's students, without the update. `take` gives the memory for the next micro-batch, with the
+/// layer's input in it but for the first layer; `give_back` gets it with the layer's output in it.
 template <class Take, class GiveBack>
 void run_step(BldLayer& students, const TeacherSource& teacher, const BlockWeights& block,
               std::span<const Batch> micro_batches, Take take, GiveBack give_back, Arena& work, Context& ctx) {
@@ -46,7 +46,8 @@ BldPlan DepthFirstLayer::plan(const DepthFirstRun& run, int64_t layer, const Bat
   BldLayer students(layer, run.replacements, teacher.config, teacher.dtype, run.options, state);
   const std::vector<Batch> batches(static_cast<size_t>(run.options.micro_batches), batch);
   const auto take = [&] { return stream.tensor(run.options.batch_tokens, teacher.config.hidden_size, teacher.dtype); };
-  run_step(students, teacher, teacher.layer(layer, planning), batches, take, [] {}, work, planning);
+  run_step(
+      students, teacher, teacher.layer(layer, planning), batches, take, [] {}, work, planning);
   std::vector<float> losses(run.replacements.size());
   students.end_step(losses, 0, planning);
   BldPlan plan{.state_bytes = state.used_bytes(),
@@ -81,11 +82,7 @@ void DepthFirstLayer::resume(int64_t steps_done) {
 }
 
 void DepthFirstLayer::step(std::span<const Batch> micro_batches) {
-  CHECK(static_cast<int64_t>(micro_batches.size()) == run_.options.micro_batches, "{} micro-batches of {}",
-        micro_batches.size(), run_.options.micro_batches);
-  for (const Batch& batch : micro_batches)
-    CHECK(std::ssize(batch.tokens) == run_.options.batch_tokens, "a batch of {} tokens, not {}", batch.tokens.size(),
-          run_.options.batch_tokens);
+  check_micro_batches(micro_batches, run_.options);
   const ArenaScope scope(*work_);
   run_step(
       *students_, run_.teacher, run_.teacher.layer(layer_, ctx_), micro_batches, [&] { return stream_->take(); },
@@ -114,9 +111,7 @@ LibraryEntry DepthFirstLayer::entry(size_t place) const {
 
 int64_t depth_first_disk_bytes(const DepthFirstRun& run, const BldPlan& plan) {
   const int64_t boundaries = std::clamp<int64_t>(run.teacher.config.num_hidden_layers - 1, 0, 2);
-  const bool weights_are_masters = run.teacher.dtype == DType::f32;
-  const int64_t checkpoint = plan.moment_bytes + (weights_are_masters ? plan.weight_bytes : plan.master_bytes);
-  return boundaries * run.boundary().bytes() + 2 * checkpoint;
+  return boundaries * run.boundary().bytes() + 2 * plan.checkpoint_bytes();
 }
 
 }  // namespace tangram

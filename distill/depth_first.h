@@ -42,7 +42,7 @@ class DepthFirstLayer {
   void finish();
 
   const std::vector<size_t>& places() const { return places_; }  ///< of its replacements in the list
-  std::vector<float> losses() const;                             ///< of the last step, before the update, for each place
+  std::vector<float> losses() const;  ///< of the last step, before the update, for each place
   std::vector<NamedTensor> state() const;
   LibraryEntry entry(size_t place) const;
   IoTimes io_times() const { return stream_ ? stream_->times() : IoTimes(); }

@@ -86,11 +86,11 @@ TeacherSource teacher_in_memory(const Model& teacher) {
 
 TeacherSource streamed_teacher(const std::filesystem::path& folder, DType dtype) {
   const auto teacher = std::make_shared<StreamedTeacher>(folder, dtype);
-  return {.config = teacher->config(),
-          .dtype = dtype,
-          .embed = [teacher](Tensor x, std::span<const int32_t> tokens,
-                             Context& ctx) { teacher->embed(x, tokens, ctx); },
-          .layer = [teacher](int64_t layer, Context& ctx) -> const BlockWeights& { return teacher->layer(layer, ctx); }};
+  return {
+      .config = teacher->config(),
+      .dtype = dtype,
+      .embed = [teacher](Tensor x, std::span<const int32_t> tokens, Context& ctx) { teacher->embed(x, tokens, ctx); },
+      .layer = [teacher](int64_t layer, Context& ctx) -> const BlockWeights& { return teacher->layer(layer, ctx); }};
 }
 
 TeacherSource planned_teacher(const ModelConfig& config, DType dtype) {

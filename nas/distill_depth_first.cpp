@@ -105,8 +105,8 @@ class DepthFirstStage {
     if (layers.empty()) return;
     const BldPlan plan = DepthFirstLayer::plan(run_, layers[0], blank_batch(run_.options.batch_tokens, 1),
                                                in_.ctx.device, in_.ctx.threads);
-    const int64_t library = std::ssize(layers) * plan.weight_bytes;
-    check_depth_first_disk(run_, plan, library, free_disk_bytes(in_.work) + bytes_in(in_.work), in_.work);
+    const int64_t library = std::ssize(layers) * plan.weight_bytes;  // of those that are done it is on the disk
+    check_depth_first_disk(run_, plan, library, free_disk_bytes(in_.work) + bytes_in(in_.work), in_.work.string());
   }
 
   void say_origin(int64_t layer) const {
@@ -126,9 +126,8 @@ class DepthFirstStage {
     for (int64_t l = from; l < layer; ++l) {
       DepthFirstLayer pass(run_, l, /*trained=*/false, in_.ctx);
       LossCurve nothing;
-      run_layer(pass, l, in_.work / fmt::format("pass-{}.safetensors", l), "pass through", nothing, [&] {
-        pass.start();
-      });
+      run_layer(pass, l, in_.work / fmt::format("pass-{}.safetensors", l), "pass through", nothing,
+                [&] { pass.start(); });
       fs::remove(in_.work / fmt::format("pass-{}.safetensors", l));
       if (l > from) fs::remove(boundary_path(run_.boundaries, l));
     }
@@ -139,9 +138,8 @@ class DepthFirstStage {
     const fs::path checkpoint = in_.work / fmt::format("checkpoint-{}.safetensors", layer);
     LossCurve curve;
     for (const size_t place : students.places()) curve.columns.push_back(curve_column(run_.replacements[place]));
-    run_layer(students, layer, checkpoint, "distill", curve, [&] {
-      students.start(load_statistics(statistics_path(in_.run_dir, layer), run_.teacher.config));
-    });
+    run_layer(students, layer, checkpoint, "distill", curve,
+              [&] { students.start(load_statistics(statistics_path(in_.run_dir, layer), run_.teacher.config)); });
     for (const size_t place : students.places())
       save_entry(library_dir(in_.run_dir), students.entry(place), run_.teacher.config);
     const NamedTensor losses{kCurveName, view_of(curve.values.data(), run_.steps, std::ssize(curve.columns))};
@@ -189,6 +187,22 @@ class DepthFirstStage {
 };
 
 }  // namespace
+
+void check_depth_first_disk(const DepthFirstRun& run, const BldPlan& plan, int64_t library_bytes, int64_t free_bytes,
+                            const std::string& place) {
+  const int64_t need = depth_first_disk_bytes(run, plan) + library_bytes, boundary = run.boundary().bytes();
+  if (need <= free_bytes) return;
+  const int64_t batch = run.options.batch_tokens * run.options.micro_batches;
+  const int64_t rest = free_bytes - (need - 2 * boundary);  // for two boundaries
+  const int64_t tokens = rest / (2 * boundary / (run.steps * batch)) / batch * batch;
+  const std::string less =
+      tokens > 0 ? fmt::format("distill.tokens to at most {}", tokens) : "distill.tokens and the number of variants";
+  throw bad_input(
+      "{}: distilling depth first needs {} of disk (two boundaries of {}, two checkpoints of {}, a library of {}), and "
+      "{} are free; lower {}, or put the run on a larger disk with --run-dir",
+      place, format_bytes(double(need)), format_bytes(double(boundary)), format_bytes(double(plan.checkpoint_bytes())),
+      format_bytes(double(library_bytes)), format_bytes(double(std::max<int64_t>(free_bytes, 0))), less);
+}
 
 std::vector<fs::path> run_distill_depth_first(const StageInput& in) {
   DepthFirstStage stage(in);

@@ -47,9 +47,7 @@ static std::vector<std::filesystem::path> run_distill_breadth_first(const StageI
                 .checkpoint_seconds = in.config.checkpoint_seconds,
                 .checkpoint = in.work / "checkpoint.safetensors",
                 .state = [&] { return trainer.state(); },
-                .start = {},
                 .resume = [&](int64_t steps_done) { trainer.resume(steps_done); },
-                .before_checkpoint = {},
                 .step =
                     [&](int64_t step) {
                       trainer.step(batches_of_step(tokens, training, in.config.seed, step));
