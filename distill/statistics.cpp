@@ -52,13 +52,12 @@ void accumulate(LayerStatistics& s, const TeacherLayer& layer, Context& ctx) {
   add_column_magnitudes(s.ffn.contribution, h, ctx);
 }
 
-// The same in the host's memory.
-LayerStatistics on_host(const LayerStatistics& s, const ModelConfig& config, Context& ctx) {
-  if (ctx.device == Device::cpu) return s;
+LayerStatistics on_host(const LayerStatistics& sums, const ModelConfig& config, Context& ctx) {
+  if (ctx.device == Device::cpu) return sums;
   LayerStatistics host = make_statistics(config, Device::cpu);
-  const std::vector<NamedTensor> from = named(s), to = named(host);
+  host.attention.tokens = sums.attention.tokens, host.ffn.tokens = sums.ffn.tokens;
+  const std::vector<NamedTensor> from = named(sums), to = named(host);
   for (size_t i = 0; i < from.size(); ++i) transfer(to[i].tensor, from[i].tensor, ctx);
-  host.attention.tokens = s.attention.tokens, host.ffn.tokens = s.ffn.tokens;
   return host;
 }
 

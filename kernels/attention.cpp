@@ -1,5 +1,6 @@
 #include "kernels/attention.h"
 
+#include "kernels/attention_cudnn.h"
 #include "kernels/attention_run.h"
 #include "kernels/check.h"
 
@@ -28,9 +29,11 @@ void attention_forward(Tensor out, Tensor lse, Tensor q, Tensor k, Tensor v, con
   if (ctx.device == Device::cuda) {
     const ArenaScope scope(ctx.scratch);
     const cuda::DeviceIndices batch{offsets.on_device(ctx), nullptr, nullptr, std::ssize(offsets) - 1};
+    const auto cudnn = cuda::cudnn_attention(false, {out, q, k, v}, shape, offsets, ctx);
     if (ctx.planning()) return;
     if constexpr (kCudaBuilt)
-      if (on_cuda(ctx, {out, lse, q, k, v})) return cuda::attention_forward(out, lse, q, k, v, shape, batch, ctx);
+      if (on_cuda(ctx, {out, lse, q, k, v}))
+        return cuda::attention_forward(out, lse, q, k, v, shape, batch, cudnn ? &*cudnn : nullptr, ctx);
   }
 
   std::vector<QueryRun> runs;

@@ -1,4 +1,5 @@
 #include "kernels/attention.cuh"
+#include "kernels/attention_cudnn.h"
 
 // The forward pass, over the packed rows of a training batch and over the pages of a cache alike: FlashAttention-2 (Dao
 // 2023, arXiv:2307.08691). Where too few tiles of queries would leave multiprocessors idle, the keys of a tile are cut
@@ -289,8 +290,12 @@ Arguments<E> arguments(Tensor out, Tensor q, Tensor k, Tensor v, const Attention
 }  // namespace attention
 
 void attention_forward(Tensor out, Tensor lse, Tensor q, Tensor k, Tensor v, const AttentionShape& shape,
-                       const DeviceIndices& batch, Context& ctx) {
+                       const DeviceIndices& batch, [[maybe_unused]] const CudnnAttention* cudnn, Context& ctx) {
   if (q.rows == 0) return;
+#ifndef TANGRAM_CUDA_EMULATOR
+  if constexpr (kCudnnBuilt)
+    if (cudnn && cudnn_attention_forward(out, lse, q, k, v, shape, batch, *cudnn, ctx)) return;
+#endif
   dispatch(q.dtype, [&]<class T>() {
     using namespace attention;
     auto a = arguments<Element<T>>(out, q, k, v, shape, wide<T>(shape, {out, q, k, v}));

@@ -94,10 +94,15 @@ struct CachedParts {
   Tensor lse;  ///< (N * heads, splits) f32, of base 2
 };
 
+struct CudnnAttention;  // attention_cudnn.h
+
+/// `cudnn` is null where cuDNN cannot serve.
 void attention_forward(Tensor out, Tensor lse, Tensor q, Tensor k, Tensor v, const AttentionShape& shape,
-                       const DeviceIndices& batch, Context& ctx);
+                       const DeviceIndices& batch, const CudnnAttention* cudnn, Context& ctx);
+/// delta is (N, heads) f32 of scratch memory.
 void attention_backward(Tensor dq, Tensor dk, Tensor dv, Tensor dout, Tensor out, Tensor lse, Tensor delta, Tensor q,
-                        Tensor k, Tensor v, const AttentionShape& shape, const DeviceIndices& batch, Context& ctx);
+                        Tensor k, Tensor v, const AttentionShape& shape, const DeviceIndices& batch,
+                        const CudnnAttention* cudnn, Context& ctx);
 void kv_write(const KvPages& cache, Tensor k, Tensor v, const PageTable& table, const DeviceIndices& batch,
               Context& ctx);
 void rope_kv_write(const KvPages& cache, Tensor q, Tensor k, Tensor v, Tensor rope, const PageTable& table,

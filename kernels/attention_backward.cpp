@@ -1,5 +1,6 @@
 #include <omp.h>
 
+#include "kernels/attention_cudnn.h"
 #include "kernels/attention_tiles.h"
 #include "kernels/check.h"
 #include "kernels/fast_math.h"
@@ -178,10 +179,12 @@ void attention_backward(Tensor dq, Tensor dk, Tensor dv, Tensor dout, Tensor out
   if (ctx.device == Device::cuda) {
     const cuda::DeviceIndices batch{offsets.on_device(ctx), nullptr, nullptr, std::ssize(offsets) - 1};
     const Tensor delta = ctx.scratch.tensor(q.rows, shape.heads, DType::f32);
+    const auto cudnn = cuda::cudnn_attention(true, {dq, dk, dv, dout, out, q, k, v}, shape, offsets, ctx);
     if (ctx.planning()) return;
     if constexpr (kCudaBuilt)
       if (on_cuda(ctx, {dq, dk, dv, dout, out, lse, q, k, v}))
-        return cuda::attention_backward(dq, dk, dv, dout, out, lse, delta, q, k, v, shape, batch, ctx);
+        return cuda::attention_backward(dq, dk, dv, dout, out, lse, delta, q, k, v, shape, batch,
+                                        cudnn ? &*cudnn : nullptr, ctx);
   }
 
   const HeadShape head(shape, q.dtype);

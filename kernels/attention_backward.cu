@@ -1,4 +1,5 @@
 #include "kernels/attention.cuh"
+#include "kernels/attention_cudnn.h"
 
 // The backward pass without atomics: one kernel owns queries and sums dq over keys, another owns keys and sums dk and
 // dv over queries, heads of the group included, both in a fixed order. Each computes p and ds again.
@@ -276,8 +277,13 @@ __global__ void delta_kernel(Heads<float> delta, Heads<E> dout, Heads<E> out, in
 }  // namespace attention
 
 void attention_backward(Tensor dq, Tensor dk, Tensor dv, Tensor dout, Tensor out, Tensor lse, Tensor delta, Tensor q,
-                        Tensor k, Tensor v, const AttentionShape& shape, const DeviceIndices& batch, Context& ctx) {
+                        Tensor k, Tensor v, const AttentionShape& shape, const DeviceIndices& batch,
+                        [[maybe_unused]] const CudnnAttention* cudnn, Context& ctx) {
   if (q.rows == 0) return;
+#ifndef TANGRAM_CUDA_EMULATOR
+  if constexpr (kCudnnBuilt)
+    if (cudnn && cudnn_attention_backward(dq, dk, dv, dout, out, lse, q, k, v, shape, batch, *cudnn, ctx)) return;
+#endif
   dispatch(q.dtype, [&]<class T>() {
     using namespace attention;
     using E = Element<T>;

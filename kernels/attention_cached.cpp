@@ -68,7 +68,7 @@ cuda::CachedParts cached_parts(Tensor q, const KvPages& cache, const PageTable& 
   double best = 0;
   for (int64_t s = 1; s <= most; ++s) best = std::max(best, busy(s));
   int64_t splits = 1;
-  while (busy(splits) < 0.9 * best) ++splits;
+  while (busy(splits) < 0.95 * best) ++splits;
   if (splits == 1) return {tile_rows, 1, {}, {}};
   return {tile_rows, splits, ctx.scratch.tensor(q.rows * shape.heads, splits * shape.head_dim, DType::f32),
           ctx.scratch.tensor(q.rows * shape.heads, splits, DType::f32)};

@@ -32,7 +32,7 @@ std::string curve_column(const Replacement& r) { return fmt::format("{}.{}", r.f
 
 static std::vector<std::filesystem::path> run_distill_breadth_first(const StageInput& in) {
   const TrainingConfig& training = in.config.distill.training;
-  const Model teacher = load_teacher(in.config, in.run_dir, training.dtype);
+  const Model teacher = move_model(load_teacher(in.config, in.run_dir, training.dtype), in.ctx.device, in.ctx);
   const TokenDataset tokens = load_tokens(in.config, in.run_dir, /*validation=*/false);
   const std::vector<Replacement> replacements = trained_replacements(in.config, teacher.config);
   BldTrainer trainer(

@@ -52,7 +52,7 @@ std::vector<fs::path> run_prepare(const StageInput& in) {
   const TeacherSource teacher = streamed_teacher(teacher_path(in.config, in.run_dir), dtype);
   search_space(in.config, teacher.config);  // a slip in it is refused before the work, though only distill reads it
   if (in.config.data.skills) {
-    check_teacher(in, load_teacher(in.config, in.run_dir, dtype));
+    check_teacher(in, move_model(load_teacher(in.config, in.run_dir, dtype), in.ctx.device, in.ctx));
   } else {
     const Tokenizer tokenizer = load_tokenizer(teacher_path(in.config, in.run_dir));
     for (const bool validation : {false, true})

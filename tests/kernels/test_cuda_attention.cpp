@@ -18,7 +18,7 @@ class CudaAttention : public testing::TestWithParam<CudaCase> {
  protected:
   void SetUp() override {
     if (cuda_devices().empty()) GTEST_SKIP() << "no GPU in this machine";
-    gpu = std::make_unique<Context>(Context::Options{.device = Device::cuda, .scratch_bytes = 1 << 26});
+    gpu = std::make_unique<Context>(Context::Options{.device = Device::cuda, .scratch_bytes = 1 << 29});
     memory = std::make_unique<Arena>(1 << 27, Device::cuda);
   }
 
@@ -81,14 +81,24 @@ TEST_P(CudaAttention, MatchesF64) {
   for (const Tensor& x : {step.out, step.lse, step.dq, step.dk, step.dv}) EXPECT_TRUE(gaps_intact(x));
 }
 
-// Oracle: the same call again, and on each sequence alone, bit for bit.
+// Oracle: each sequence alone, bit for bit, where only the GPU knows the offsets: cuDNN has other kernels for each
+// shape.
 TEST_P(CudaAttention, SequenceDoesNotDependOnOthers) {
   Step step(p.c, arena), again(p.c, arena);
   run_on_gpu(step, false);
   for (size_t s = 0; s < p.c.lengths.size(); ++s) {
     Step one = again.sequence(s);
-    run_on_gpu(one, true);
+    run_on_gpu(one, false);
   }
+  EXPECT_TRUE(same_bytes(step.out, again.out) && same_bytes(step.lse, again.lse));
+  EXPECT_TRUE(same_bytes(step.dq, again.dq) && same_bytes(step.dk, again.dk) && same_bytes(step.dv, again.dv));
+}
+
+// Oracle: the same call again, bit for bit.
+TEST_P(CudaAttention, RepeatsItsBits) {
+  if (p.c.dtype == DType::f32 || !p.aligned) return;  // which cuDNN does not serve: the test above has them
+  Step step(p.c, arena), again(p.c, arena);
+  run_on_gpu(step, true), run_on_gpu(again, true);
   EXPECT_TRUE(same_bytes(step.out, again.out) && same_bytes(step.lse, again.lse));
   EXPECT_TRUE(same_bytes(step.dq, again.dq) && same_bytes(step.dk, again.dk) && same_bytes(step.dv, again.dv));
 }
@@ -171,6 +181,7 @@ std::vector<CudaCase> cases() {
   for (const DType dtype : {DType::f32, DType::bf16}) {
     all.push_back({{{2, 2, 64}, {40, 1, 131}, dtype}, true});
     all.push_back({{{2, 1, 128}, {70, 0, 2}, dtype}, true});
+    all.push_back({{{4, 2, 128}, {33, 33}, dtype}, true});
     all.push_back({{{2, 1, 128, 20}, {70}, dtype}, false});
     all.push_back({{{2, 1, 256}, {35}, dtype}, true});
     all.push_back({{{2, 2, 136, 30}, {90}, dtype}, true});
