@@ -62,22 +62,22 @@ LayerStatistics on_host(const LayerStatistics& sums, const ModelConfig& config, 
 }
 
 // Sums become means, and |h| becomes the contribution |h| ||w_down[:, i]||.
-void finish(LayerStatistics& s, const Weight& down) {
+void finish(LayerStatistics& s, Tensor down) {
   const double scale = 1 / std::max(s.ffn.tokens, 1.0);
   for (const NamedTensor& t : named(s))
     for (int64_t i = 0; i < t.tensor.size(); ++i) t.tensor.as<float>()[i] *= static_cast<float>(scale);
-  dispatch(down.values.dtype, [&]<class T>() {
-    for (int64_t i = 0; i < down.values.cols; ++i) {
-      double squares = 0;
-      for (int64_t o = 0; o < down.values.rows; ++o) squares += std::pow(double(float(down.values.row<T>(o)[i])), 2);
-      s.ffn.contribution.as<float>()[i] *= static_cast<float>(std::sqrt(squares));
-    }
+  std::vector<double> squares(static_cast<size_t>(down.cols));
+  dispatch(down.dtype, [&]<class T>() {
+    for (int64_t o = 0; o < down.rows; ++o)
+      for (int64_t i = 0; i < down.cols; ++i) squares[size_t(i)] += std::pow(double(float(down.row<T>(o)[i])), 2);
   });
+  for (int64_t i = 0; i < down.cols; ++i)
+    s.ffn.contribution.as<float>()[i] *= static_cast<float>(std::sqrt(squares[size_t(i)]));
 }
 
 }  // namespace
 
-void collect_statistics(const Model& teacher, std::span<const Batch> batches,
+void collect_statistics(const TeacherSource& teacher, std::span<const Batch> batches,
                         const std::function<void(int64_t layer, const LayerStatistics&)>& sink, Context& ctx) {
   const ModelConfig& config = teacher.config;
   int64_t tokens = 0, largest = 0;
@@ -98,10 +98,11 @@ void collect_statistics(const Model& teacher, std::span<const Batch> batches,
   int64_t row = 0;
   for (const Batch& batch : batches) {
     sequences.emplace_back(config, batch.lengths, std::span<const int32_t>{}, arena, ctx);
-    embed(residual.row_range(row, sequences.back().tokens()), teacher, batch.tokens, ctx);
+    teacher.embed(residual.row_range(row, sequences.back().tokens()), batch.tokens, ctx);
     row += sequences.back().tokens();
   }
-  for (size_t l = 0; l < teacher.blocks.size(); ++l) {
+  for (int64_t l = 0; l < config.num_hidden_layers; ++l) {
+    const BlockWeights& block = teacher.layer(l, ctx);
     LayerStatistics sums = make_statistics(config, ctx.device);
     for (const NamedTensor& t : named(sums)) fill_zero(t.tensor, ctx);
     row = 0;
@@ -110,14 +111,14 @@ void collect_statistics(const Model& teacher, std::span<const Batch> batches,
       TeacherLayer layer = make_teacher_layer(config, batch.tokens(), teacher.dtype, arena);
       const Tensor boundary = residual.row_range(row, batch.tokens());
       copy(layer.input, boundary, ctx);
-      teacher_layer_forward(layer, teacher.blocks[l], config, batch.view(), ctx);
+      teacher_layer_forward(layer, block, config, batch.view(), ctx);
       accumulate(sums, layer, ctx);
       copy(boundary, layer.output, ctx);
       row += batch.tokens();
     }
     LayerStatistics statistics = on_host(sums, config, ctx);
-    finish(statistics, HostView(teacher.blocks[l].ffn.params[2].values, ctx).tensor());
-    sink(static_cast<int64_t>(l), statistics);
+    finish(statistics, HostView(block.ffn.params[2].values, ctx).tensor());
+    sink(l, statistics);
   }
 }
 
