@@ -135,7 +135,7 @@ class AttentionPlans {
     try {
       if (!handle_) create_handle(stream);
       std::shared_ptr<Graph> graph = shape.backward ? describe_backward(shape) : describe_forward(shape);
-      const fe::error_t built = graph->build(handle_, {fe::HeurMode_t::A});
+      fe::error_t built = graph->build(handle_, {fe::HeurMode_t::A});
       CHECK(built.is_good(), "cuDNN has no such graph: {}", built.get_message());
       int64_t bytes = 0;
       CHECK(graph->get_workspace_size(bytes).is_good(), "cuDNN gives no size of its workspace");
@@ -187,7 +187,7 @@ void run(const Plan& plan, const Tensors& tensors, int64_t first_sequence, int64
     if (shape.ragged) memory[kStarts + int64_t(name)] = shape.starts.row<int64_t>(int64_t(name));
   }
   if (shape.ragged) memory[kLengths] = shape.lengths.data;
-  const fe::error_t done = plan.graph->execute(ctx.cuda_attentions->handle(), memory, shape.workspace.data);
+  fe::error_t done = plan.graph->execute(ctx.cuda_attentions->handle(), memory, shape.workspace.data);
   CHECK(done.is_good(), "cuDNN's attention over {} sequences of at most {} tokens, {} of {} key/value heads: {}",
         shape.sequences, shape.longest, shape.kv_at_once, tensors[kK].cols / head_dim, done.get_message());
 }
