@@ -114,7 +114,7 @@ TEST_P(CudaModel, GeneratesTheSameGreedyText) {
 }
 
 INSTANTIATE_TEST_SUITE_P(DTypes, CudaModel, testing::Values(DType::f32, DType::bf16),
-                         [](const auto& info) { return std::string(name_of(info.param)); });
+                         [](const auto& of) { return std::string(name_of(of.param)); });
 
 }  // namespace
 }  // namespace tangram
