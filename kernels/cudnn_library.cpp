@@ -53,7 +53,17 @@ FORWARD(cudnnStatus_t, cudnnBackendGetAttribute,
 FORWARD(cudnnStatus_t, cudnnBackendExecute,
         (cudnnHandle_t handle, cudnnBackendDescriptor_t plan, cudnnBackendDescriptor_t memory), (handle, plan, memory))
 
-// The frontend compiles a kernel of its own for one operation that is not used here: it finds no compiler.
+// What the frontend calls for operations that are not used here.
+extern "C" cudnnStatus_t cudnnCreateFilterDescriptor(cudnnFilterDescriptor_t*) { return CUDNN_STATUS_NOT_SUPPORTED; }
+extern "C" cudnnStatus_t cudnnDestroyFilterDescriptor(cudnnFilterDescriptor_t) { return CUDNN_STATUS_NOT_SUPPORTED; }
+extern "C" cudnnStatus_t cudnnSetFilterNdDescriptor(cudnnFilterDescriptor_t, cudnnDataType_t, cudnnTensorFormat_t, int,
+                                                    const int[]) {
+  return CUDNN_STATUS_NOT_SUPPORTED;
+}
+extern "C" cudnnStatus_t cudnnReorderFilterAndBias(cudnnHandle_t, const cudnnFilterDescriptor_t, cudnnReorderType_t,
+                                                   const void*, void*, int, const void*, void*) {
+  return CUDNN_STATUS_NOT_SUPPORTED;
+}
 extern "C" nvrtcResult nvrtcCreateProgram(nvrtcProgram*, const char*, const char*, int, const char* const*,
                                           const char* const*) {
   return NVRTC_ERROR_INTERNAL_ERROR;
