@@ -11,32 +11,16 @@ VariantShape shape_of(const SubblockWeights& weights, const ModelConfig& config)
   return {config, weights.choice.size};
 }
 
-// How many of the parameters from `first` on are input parameters that follow each other in memory without a gap, and
-// so are one matrix.
-size_t adjacent_inputs(Params params, std::span<const ParamSpec> specs, size_t first) {
-  size_t last = first + 1;
-  while (last < params.size() && specs[last].input) {
-    const Tensor &above = params[last - 1].values, &below = params[last].values;
-    const bool adjacent = above.contiguous() && above.cols == below.cols &&
-                          params[last].layout == params[first].layout &&
-                          static_cast<char*>(above.data) + above.bytes() == below.data;
-    if (!adjacent) break;
-    ++last;
-  }
-  return last - first;
-}
-
-// Calls f(weight, first column, columns) for every run of input parameters that is one matrix.
+// Calls f(weight, first column, columns) for every run of input parameters that is one matrix in memory.
 template <class F>
 void for_each_input_matrix(Params params, std::span<const ParamSpec> specs, F f) {
+  size_t inputs = 0;
+  while (inputs < params.size() && specs[inputs].input) ++inputs;
   int64_t column = 0;
-  for (size_t i = 0; i < params.size() && specs[i].input;) {
-    const size_t count = adjacent_inputs(params, specs, i);
-    Weight stacked = params[i];
-    for (size_t j = i + 1; j < i + count; ++j) stacked.values.rows += params[j].values.rows;
-    f(stacked, column, stacked.values.rows);
-    column += stacked.values.rows;
-    i += count;
+  for (Params left = params.first(inputs); !left.empty();) {
+    const Weight matrix = stack_adjacent(left);
+    f(matrix, column, matrix.values.rows);
+    column += matrix.values.rows;
   }
 }
 
@@ -97,16 +81,19 @@ void subblock_forward(Tensor y, SubblockActivations& saved, Tensor residual, con
   ctx.tensor_parallel->all_reduce_sum(y);
 }
 
-void subblock_infer(Tensor y, Tensor residual, const SubblockWeights& weights, const ModelConfig& config,
-                    const LayerCache& cache, const Sequences& sequences, Context& ctx) {
+void subblock_infer(Tensor residual, const SubblockWeights& weights, const ModelConfig& config, const LayerCache& cache,
+                    const Sequences& sequences, Context& ctx) {
   const Variant& variant = *weights.choice.variant;
-  if (variant.no_op) return fill_zero(y, ctx);
+  if (variant.no_op) return;
+  const Normed x{residual, weights.norm, static_cast<float>(config.rms_norm_eps)};
+  const VariantShape shape = shape_of(weights, config);
+  if (ctx.tensor_parallel->size() == 1) return variant.infer(residual, x, weights.params, shape, cache, sequences, ctx);
   ArenaScope scope(ctx.scratch);
-  const Tensor x = ctx.scratch.tensor(residual.rows, residual.cols, residual.dtype);
-  const Tensor rstd = ctx.scratch.tensor(1, residual.rows, DType::f32);
-  rmsnorm_forward(x, rstd, residual, weights.norm, static_cast<float>(config.rms_norm_eps), ctx);
-  variant.infer(y, x, weights.params, shape_of(weights, config), cache, sequences, ctx);
-  ctx.tensor_parallel->all_reduce_sum(y);
+  const Tensor part = ctx.scratch.tensor(residual.rows, residual.cols, residual.dtype);
+  fill_zero(part, ctx);
+  variant.infer(part, x, weights.params, shape, cache, sequences, ctx);
+  ctx.tensor_parallel->all_reduce_sum(part);
+  add(residual, residual, part, ctx);
 }
 
 void subblock_backward(Tensor dresidual, SubblockGrads& grads, Tensor dy, Tensor residual,

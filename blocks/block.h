@@ -50,9 +50,9 @@ SubblockWeights copy_weights(const SubblockWeights& weights, const ModelConfig& 
 void subblock_forward(Tensor y, SubblockActivations& saved, Tensor residual, const SubblockWeights& weights,
                       const ModelConfig& config, const Sequences& sequences, Context& ctx);
 
-/// The same without saving anything: inference over a cache.
-void subblock_infer(Tensor y, Tensor residual, const SubblockWeights& weights, const ModelConfig& config,
-                    const LayerCache& cache, const Sequences& sequences, Context& ctx);
+/// residual += f(norm(residual)) for a subblock over a cache, nothing saved; a no_op does nothing.
+void subblock_infer(Tensor residual, const SubblockWeights& weights, const ModelConfig& config, const LayerCache& cache,
+                    const Sequences& sequences, Context& ctx);
 
 /// Gradients of subblock_forward. dresidual (N, H) is accumulated (it already holds dy, which also flows past the
 /// subblock); pass an empty tensor where nobody needs it. The parameters' gradients are accumulated.

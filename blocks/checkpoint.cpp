@@ -1,7 +1,10 @@
 #include "blocks/checkpoint.h"
 
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <algorithm>
 #include <cstring>
-#include <set>
 
 #include "blocks/config_json.h"
 #include "blocks/file.h"
@@ -11,86 +14,9 @@ namespace tangram {
 namespace fs = std::filesystem;
 namespace {
 
+constexpr const char *kEmbeddingName = "model.embed_tokens.weight", *kHeadName = "lm_head.weight";
+
 bool is_weight(DType dtype) { return dtype == DType::f32 || dtype == DType::bf16 || dtype == DType::f16; }
-
-/// Takes the tensors of a model one after the other out of its files.
-class WeightReader {
- public:
-  WeightReader(SafeTensors files, std::optional<DType> dtype) : files_(std::move(files)), dtype_(wanted(dtype)) {
-    int64_t converted_bytes = 0;
-    for (const auto& [name, t] : files_.tensors)
-      if (t.dtype != dtype_) converted_bytes += round_up(t.size() * size_of(dtype_), 64);
-    if (converted_bytes > 0) arena_ = std::make_shared<Arena>(converted_bytes);
-  }
-
-  DType dtype() const { return dtype_; }
-
-  Tensor take(const std::string& name, int64_t rows, int64_t cols) {
-    const Tensor stored = find(name, rows, cols);
-    taken_.insert(name);
-    if (!is_weight(stored.dtype))
-      throw bad_input("{}: tensor '{}' is {}; allowed: f32, bf16, f16", files_.name, name, name_of(stored.dtype));
-    if (stored.dtype == dtype_) return stored;
-    const Tensor converted = arena_->tensor(rows, cols, dtype_);
-    copy(converted, stored);
-    return converted;
-  }
-
-  SubblockWeights take_subblock(int64_t layer, Subblock subblock, const Choice& choice, const ModelConfig& config) {
-    SubblockWeights weights{.choice = choice, .norm = {}, .params = {}};
-    if (choice.variant->no_op) return weights;
-    weights.norm = take(norm_name(layer, subblock), 1, config.hidden_size);
-    for (const ParamSpec& p : choice.variant->params({config, choice.size}))
-      weights.params.emplace_back(take(param_name(layer, subblock, p.name), p.rows, p.cols));
-    return weights;
-  }
-
-  /// What owns the weights, after the last was taken. Refuses a tensor that nobody took.
-  std::vector<std::shared_ptr<void>> finish() {
-    for (const auto& [name, t] : files_.tensors)
-      if (!taken_.contains(name) && !is_redundant(name)) refuse_extra(name);
-    if (arena_) files_.memory.push_back(arena_);
-    return std::move(files_.memory);
-  }
-
- private:
-  Tensor find(const std::string& name, int64_t rows, int64_t cols) const try {
-    return files_.at(name, rows, cols);
-  } catch (const Error& e) {
-    throw bad_input("{}; config.json asks for it", e.what());
-  }
-
-  DType wanted(std::optional<DType> dtype) const {
-    if (dtype) return *dtype;
-    for (const auto& [name, t] : files_.tensors)
-      if (t.dtype != DType::bf16 && !is_redundant(name)) return DType::f32;
-    return DType::bf16;
-  }
-
-  /// Old checkpoints store the frequencies of RoPE, which the config gives; some store a tied head.
-  bool is_redundant(const std::string& name) const {
-    if (name.ends_with(".self_attn.rotary_emb.inv_freq")) return true;
-    const auto embedding = files_.tensors.find("model.embed_tokens.weight");
-    if (name != "lm_head.weight" || embedding == files_.tensors.end()) return false;
-    const Tensor a = files_.tensors.at(name), b = embedding->second;
-    return a.dtype == b.dtype && a.same_shape(b) && std::memcmp(a.data, b.data, static_cast<size_t>(a.bytes())) == 0;
-  }
-
-  [[noreturn]] void refuse_extra(const std::string& name) const {
-    if (name == "lm_head.weight")
-      throw bad_input("{}: lm_head.weight is stored, and not as the embedding, though tie_word_embeddings is true",
-                      files_.name);
-    const std::vector<std::string> known(taken_.begin(), taken_.end());
-    const std::string nearest = nearest_name(name, known);
-    throw bad_input("{}: tensor '{:.100}' belongs to no part of the model that config.json describes{}", files_.name,
-                    name, nearest.empty() ? "" : fmt::format("; the nearest that does is '{}'", nearest));
-  }
-
-  SafeTensors files_;
-  DType dtype_;
-  std::shared_ptr<Arena> arena_;
-  std::set<std::string> taken_;
-};
 
 bool lie_side_by_side(Tensor above, Tensor below) {
   return above.contiguous() && static_cast<const char*>(above.data) + above.bytes() == below.data;
@@ -140,26 +66,140 @@ void copy_tokenizer(const fs::path& to, const fs::path& from) {
 
 }  // namespace
 
-Model load_model(const fs::path& folder, std::optional<DType> dtype) {
-  const ModelDescription description = read_config(folder);
-  const ModelConfig& config = description.config;
-  WeightReader reader(read_safetensors_folder(folder), dtype);
-  Model model{.config = config,
-              .dtype = reader.dtype(),
-              .embedding = reader.take("model.embed_tokens.weight", config.vocab_size, config.hidden_size),
-              .head = {},
-              .final_norm = reader.take("model.norm.weight", 1, config.hidden_size),
-              .blocks = {},
-              .memory = {}};
-  for (const BlockChoice& choice : description.architecture) {
-    const auto layer = static_cast<int64_t>(model.blocks.size());
-    model.blocks.push_back({reader.take_subblock(layer, Subblock::attention, choice.attention, config),
-                            reader.take_subblock(layer, Subblock::ffn, choice.ffn, config)});
+CheckpointReader::CheckpointReader(const fs::path& folder, std::optional<DType> dtype) {
+  ModelDescription description = read_config(folder);
+  config_ = description.config;
+  architecture_ = std::move(description.architecture);
+  files_ = read_safetensors_folder(folder);
+  dtype_ = dtype.value_or(DType::bf16);
+  if (!dtype)
+    for (const auto& [name, t] : files_.tensors)
+      if (t.dtype != DType::bf16 && !is_redundant(name)) dtype_ = DType::f32;
+  check_tensors();
+}
+
+Weight CheckpointReader::embedding(Arena& memory) const {
+  return take(kEmbeddingName, config_.vocab_size, config_.hidden_size, memory);
+}
+
+Tensor CheckpointReader::final_norm(Arena& memory) const {
+  return take("model.norm.weight", 1, config_.hidden_size, memory);
+}
+
+Weight CheckpointReader::head(Arena& memory) const {
+  return take(kHeadName, config_.vocab_size, config_.hidden_size, memory);
+}
+
+BlockWeights CheckpointReader::block(int64_t layer, Arena& memory) const {
+  return {subblock(layer, Subblock::attention, memory), subblock(layer, Subblock::ffn, memory)};
+}
+
+SubblockWeights CheckpointReader::subblock(int64_t layer, Subblock subblock, Arena& memory) const {
+  const Choice choice = architecture_.at(static_cast<size_t>(layer)).of(subblock);
+  SubblockWeights weights{.choice = choice, .norm = {}, .params = {}};
+  if (choice.variant->no_op) return weights;
+  weights.norm = take(norm_name(layer, subblock), 1, config_.hidden_size, memory);
+  for (const ParamSpec& p : choice.variant->params({config_, choice.size}))
+    weights.params.emplace_back(take(param_name(layer, subblock, p.name), p.rows, p.cols, memory));
+  return weights;
+}
+
+Tensor CheckpointReader::stored(const std::string& name, int64_t rows, int64_t cols) const {
+  const Tensor found = [&] {
+    try {
+      return files_.at(name, rows, cols);
+    } catch (const Error& e) {
+      throw bad_input("{}; config.json asks for it", e.what());
+    }
+  }();
+  if (!is_weight(found.dtype))
+    throw bad_input("{}: tensor '{}' is {}; allowed: f32, bf16, f16", files_.name, name, name_of(found.dtype));
+  return found;
+}
+
+Tensor CheckpointReader::take(const std::string& name, int64_t rows, int64_t cols, Arena& memory) const {
+  const Tensor found = stored(name, rows, cols);
+  if (found.dtype == dtype_) return found;
+  const Tensor converted = memory.tensor(rows, cols, dtype_);
+  if (!memory.is_planner()) copy(converted, found);
+  return converted;
+}
+
+/// Old checkpoints store the frequencies of RoPE, which the config gives; some store a tied head.
+bool CheckpointReader::is_redundant(const std::string& name) const {
+  if (name.ends_with(".self_attn.rotary_emb.inv_freq")) return true;
+  const auto embedding = files_.tensors.find(kEmbeddingName);
+  if (name != kHeadName || embedding == files_.tensors.end()) return false;
+  const Tensor a = files_.tensors.at(name), b = embedding->second;
+  return a.dtype == b.dtype && a.same_shape(b) && std::memcmp(a.data, b.data, static_cast<size_t>(a.bytes())) == 0;
+}
+
+void CheckpointReader::check_tensors() const {
+  std::vector<std::string> known;
+  const auto check = [&](const std::string& name, int64_t rows, int64_t cols) {
+    stored(name, rows, cols);
+    known.push_back(name);
+  };
+  const int64_t H = config_.hidden_size;
+  check(kEmbeddingName, config_.vocab_size, H);
+  check("model.norm.weight", 1, H);
+  for (size_t l = 0; l < architecture_.size(); ++l)
+    for (const Subblock s : {Subblock::attention, Subblock::ffn}) {
+      const Choice& choice = architecture_[l].of(s);
+      if (choice.variant->no_op) continue;
+      check(norm_name(static_cast<int64_t>(l), s), 1, H);
+      for (const ParamSpec& p : choice.variant->params({config_, choice.size}))
+        check(param_name(static_cast<int64_t>(l), s, p.name), p.rows, p.cols);
+    }
+  if (!config_.tie_word_embeddings) check(kHeadName, config_.vocab_size, H);
+
+  std::sort(known.begin(), known.end());
+  for (const auto& [name, t] : files_.tensors) {
+    if (std::binary_search(known.begin(), known.end(), name) || is_redundant(name)) continue;
+    if (name == kHeadName)
+      throw bad_input("{}: lm_head.weight is stored, and not as the embedding, though tie_word_embeddings is true",
+                      files_.name);
+    const std::string nearest = nearest_name(name, known);
+    throw bad_input("{}: tensor '{:.100}' belongs to no part of the model that config.json describes{}", files_.name,
+                    name, nearest.empty() ? "" : fmt::format("; the nearest that does is '{}'", nearest));
   }
-  model.head = config.tie_word_embeddings
-                   ? model.embedding
-                   : Weight(reader.take("lm_head.weight", config.vocab_size, config.hidden_size));
-  model.memory = reader.finish();
+}
+
+void CheckpointReader::prefetch(int64_t layer) const { advise(layer, MADV_WILLNEED); }
+void CheckpointReader::release(int64_t layer) const { advise(layer, MADV_PAGEOUT); }
+
+void CheckpointReader::advise(int64_t layer, int advice) const {
+  if (layer < 0 || layer >= config_.num_hidden_layers) return;
+  const std::string prefix = fmt::format("model.layers.{}.", layer);
+  const auto page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
+  for (auto t = files_.tensors.lower_bound(prefix); t != files_.tensors.end() && t->first.starts_with(prefix); ++t) {
+    // The pages that are wholly its own. No advice here costs content, not even of a tensor that was copied.
+    const auto data = reinterpret_cast<uintptr_t>(t->second.data);
+    const uintptr_t begin = (data + page - 1) / page * page, end = (data + t->second.bytes()) / page * page;
+    if (begin < end) madvise(reinterpret_cast<void*>(begin), end - begin, advice);
+  }
+}
+
+Model load_model(const fs::path& folder, std::optional<DType> dtype) {
+  const CheckpointReader reader(folder, dtype);
+  const auto load = [&](Arena& memory) {
+    Model model{.config = reader.config(),
+                .dtype = reader.dtype(),
+                .embedding = reader.embedding(memory),
+                .head = {},
+                .final_norm = reader.final_norm(memory),
+                .blocks = {},
+                .memory = reader.memory()};
+    for (int64_t l = 0; l < reader.config().num_hidden_layers; ++l) model.blocks.push_back(reader.block(l, memory));
+    model.head = reader.config().tie_word_embeddings ? model.embedding : reader.head(memory);
+    return model;
+  };
+  Arena planner = Arena::planner();
+  Model model = load(planner);
+  if (planner.used_bytes() == 0) return model;
+  const auto arena = std::make_shared<Arena>(planner.used_bytes());
+  model = load(*arena);
+  model.memory.push_back(arena);
   return model;
 }
 

@@ -1,8 +1,10 @@
 #include "blocks/generate.h"
 
 #include <algorithm>
+#include <array>
 #include <chrono>
 
+#include "blocks/decoder.h"
 #include "kernels/random.h"
 #include "kernels/transfer.h"
 
@@ -13,7 +15,7 @@ ContiguousCache make_cache(const Model& model, int64_t sequences, int64_t tokens
   const auto lay_out = [&](Arena& arena) {
     return KvCache(architecture, model.config, sequences, tokens, model.dtype, arena);
   };
-  Arena planner = Arena::planner();
+  Arena planner = Arena::planner(model.device());
   lay_out(planner);
   Arena memory(planner.used_bytes(), model.device());
   KvCache cache = lay_out(memory);
@@ -52,15 +54,6 @@ void last_logits(Tensor logits, const Model& model, Tensor hidden, Context& ctx)
   transfer(logits, row, ctx);
 }
 
-// The logits behind the one token `id` at position `past`.
-void decode_step(Tensor logits, const Model& model, int32_t id, int32_t past, KvCache& cache, Context& ctx) {
-  ArenaScope scope(ctx.scratch);
-  const SequenceBatch batch(model.config, std::vector<int32_t>{1}, std::vector<int32_t>{past}, ctx.scratch, ctx);
-  const Tensor hidden = ctx.scratch.tensor(1, model.config.hidden_size, model.dtype);
-  model_infer(hidden, model, std::vector<int32_t>{id}, batch.view(), cache, ctx);
-  last_logits(logits, model, hidden, ctx);
-}
-
 }  // namespace
 
 GenerateResult generate(const Model& model, std::span<const int32_t> prompt, const GenerateOptions& options,
@@ -81,18 +74,31 @@ GenerateResult generate(const Model& model, std::span<const int32_t> prompt, con
         if (first + count == N) last_logits(logits, model, hidden, ctx);
       },
       ctx);
-  while (result.tokens < most) {
+  const auto draw = [&] {
     const double uniform = random_uniform(options.seed, 0, static_cast<uint64_t>(result.tokens));
-    const int32_t id = sample_token(logits, options.sampling, uniform);
-    if (result.tokens == 0) result.prefill_seconds = seconds_since(start);
+    return sample_token(logits, options.sampling, uniform);
+  };
+  int32_t id = draw();
+  result.prefill_seconds = seconds_since(start);
+
+  const bool greedy = options.sampling.temperature == 0;  // the decoder then chooses by itself
+  Decoder decoder(model, memory.cache, ctx);
+  while (result.tokens < most) {
     result.stopped = std::find(options.stop.begin(), options.stop.end(), id) != options.stop.end();
     if (result.stopped) break;
     on_token(id);
     if (++result.tokens == most) break;
     const auto step = std::chrono::steady_clock::now();
-    decode_step(logits, model, id, static_cast<int32_t>(N + result.tokens - 1), memory.cache, ctx);
+    if (!greedy || result.decode_steps == 0)
+      decoder.start(std::array{id}, std::array{static_cast<int32_t>(N + result.tokens - 1)});
+    decoder.step();
+    if (greedy)
+      id = decoder.tokens()[0];
+    else
+      transfer(logits, decoder.logits(), ctx);
     result.decode_seconds += seconds_since(step);
     ++result.decode_steps;
+    if (!greedy) id = draw();
   }
   return result;
 }

@@ -21,7 +21,11 @@ class KvCache {
   /// Gives `pages` to a sequence, in order of position.
   void set_pages(int64_t sequence, std::span<const int32_t> pages);
 
-  LayerCache layer(int64_t index) const;
+  /// Lets the context's device know the pages that were set.
+  void update(Context& ctx);
+
+  LayerCache layer(int64_t index, Context& ctx);
+  int64_t sequences() const { return static_cast<int64_t>(pages_.size()) / pages_per_sequence_; }
   int64_t capacity_tokens() const { return pages_per_sequence_ * page_tokens_; }
 
   /// Bytes of all layers for `tokens` cached tokens.
@@ -30,6 +34,8 @@ class KvCache {
  private:
   std::vector<KvPages> layers_;
   std::vector<int32_t> pages_;  // (sequences, pages_per_sequence)
+  Tensor pages_copy_;           // of a GPU's cache, there
+  bool copied_ = false;
   int64_t page_tokens_, pages_per_sequence_;
 };
 

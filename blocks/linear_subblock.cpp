@@ -19,4 +19,12 @@ Cost linear_cost(const ModelConfig& config) {
 void linear_forward(Tensor y, Tensor proj, Context& ctx) { copy(y, proj, ctx); }
 void linear_backward(Tensor dproj, Tensor dy, Context& ctx) { copy(dproj, dy, ctx); }
 
+// Not accumulated by the product, which reads all of x for each of its results: y may be x.
+void linear_infer(Tensor y, const Normed& x, Params params, Context& ctx) {
+  ArenaScope scope(ctx.scratch);
+  const Tensor product = ctx.scratch.tensor(y.rows, y.cols, y.dtype);
+  norm_matmul(product, x, params, ctx);
+  add(y, y, product, ctx);
+}
+
 }  // namespace tangram

@@ -10,5 +10,6 @@ std::vector<ParamSpec> linear_params(const char* name, const ModelConfig& config
 Cost linear_cost(const ModelConfig& config);
 void linear_forward(Tensor y, Tensor proj, Context& ctx);
 void linear_backward(Tensor dproj, Tensor dy, Context& ctx);
+void linear_infer(Tensor y, const Normed& x, Params params, Context& ctx);
 
 }  // namespace tangram

@@ -151,15 +151,11 @@ void model_infer(Tensor hidden, const Model& model, Indices tokens, const Sequen
     CHECK(sequences.past[s] + sequences.offsets[s + 1] - sequences.offsets[s] <= cache.capacity_tokens(),
           "sequence {} outgrows its cache of {} tokens", s, cache.capacity_tokens());
   embed(hidden, model, tokens, ctx);
-  ArenaScope scope(ctx.scratch);
-  const Tensor y = ctx.scratch.tensor(hidden.rows, hidden.cols, hidden.dtype);
+  const WeightsAtRest at_rest(ctx);
   for (size_t l = 0; l < model.blocks.size(); ++l)
-    for (Subblock s : kSubblocks) {
-      const SubblockWeights& weights = model.blocks[l].of(s);
-      if (weights.choice.variant->no_op) continue;
-      subblock_infer(y, hidden, weights, model.config, cache.layer(static_cast<int64_t>(l)), sequences, ctx);
-      add(hidden, hidden, y, ctx);
-    }
+    for (Subblock s : kSubblocks)
+      subblock_infer(hidden, model.blocks[l].of(s), model.config, cache.layer(static_cast<int64_t>(l), ctx), sequences,
+                     ctx);
   final_norm_forward(hidden, model, hidden, ctx);
 }
 

@@ -82,18 +82,17 @@ void softmax_attention_backward(Tensor dproj, Grads grads, Tensor dy, Tensor pro
   rope_backward(dk, sequences.rope, ctx);
 }
 
-void softmax_attention_infer(Tensor y, Tensor x, Params params, const AttentionShape& shape, const ModelConfig& config,
+void softmax_attention_infer(Tensor y, const Normed& x, Params params, const AttentionShape& shape,
                              const LayerCache& cache, const Sequences& sequences, Context& ctx) {
   ArenaScope scope(ctx.scratch);
-  const std::vector<ParamSpec> specs = softmax_attention_params(shape, config);
-  const int64_t width = specs[0].rows + 2 * specs[1].rows;
-  const Tensor proj = ctx.scratch.tensor(x.rows, width, x.dtype);
-  const Tensor out = ctx.scratch.tensor(x.rows, specs[0].rows, x.dtype);
-  input_projection(proj, x, params, specs, ctx);
+  const int64_t width = shape.heads * shape.head_dim, kv_width = shape.kv_heads * shape.head_dim;
+  const Tensor proj = ctx.scratch.tensor(y.rows, width + 2 * kv_width, y.dtype);
+  const Tensor out = ctx.scratch.tensor(y.rows, width, y.dtype);
+  norm_matmul(proj, x, params.first(3), ctx);
   const auto [q, k, v] = split_projection(proj, shape);
   rope_kv_write(cache.pages, q, k, v, sequences.rope, cache.table, sequences.offsets, sequences.past, ctx);
   attention_cached(out, q, cache.pages, cache.table, shape, sequences.offsets, sequences.past, ctx);
-  matmul_forward(y, out, params[3], ctx);
+  matmul_forward(y, out, params[3], ctx, /*accumulate=*/true);
 }
 
 }  // namespace tangram

@@ -20,7 +20,7 @@ void softmax_attention_forward(Tensor y, Tensor proj, Saved saved, Params params
                                const Sequences& sequences, Context& ctx);
 void softmax_attention_backward(Tensor dproj, Grads grads, Tensor dy, Tensor proj, Saved saved, Params params,
                                 const AttentionShape& shape, const Sequences& sequences, Context& ctx);
-void softmax_attention_infer(Tensor y, Tensor x, Params params, const AttentionShape& shape, const ModelConfig& config,
+void softmax_attention_infer(Tensor y, const Normed& x, Params params, const AttentionShape& shape,
                              const LayerCache& cache, const Sequences& sequences, Context& ctx);
 
 }  // namespace tangram

@@ -7,6 +7,7 @@
 #include "blocks/config.h"
 #include "kernels/attention.h"
 #include "kernels/matmul.h"
+#include "kernels/norm_matmul.h"
 
 namespace tangram {
 
@@ -87,8 +88,9 @@ struct InitInputs {
 /// blocks/variants/, and the folder is the registry.
 ///
 /// A variant sees the normalised input x (N, H) and returns y (N, H), which the block adds to the residual stream;
-/// under tensor parallelism y is a partial sum. Norm and addition belong to the block. Functions are pure: all state is
-/// in their arguments.
+/// under tensor parallelism y is a partial sum. In training, norm and addition are the block's; at inference the
+/// variant does them as it goes, where a GPU makes them part of its products. Functions are pure: all state is in their
+/// arguments.
 ///
 /// Training is in two parts, so that all variants of a subblock share one product with their common input:
 ///   proj (N, P) = x w_in^T, where w_in stacks the rows of the `input` parameters and P counts them    (the caller)
@@ -116,9 +118,10 @@ struct Variant {
   /// dproj (N, P) is overwritten and must not overlap proj; grads of parameters that are not `input` are accumulated.
   void (*backward)(Tensor dproj, Grads, Tensor dy, Tensor proj, Saved, Params, VariantShape, const Sequences&,
                    Context&);
-  /// Inference on a ragged batch, y (N, H) from x (N, H): writes the new tokens to the cache and looks at everything in
-  /// it. A sequence that brings one token is a decode, one that brings many a prefill; a batch may mix them.
-  void (*infer)(Tensor y, Tensor x, Params, VariantShape, const LayerCache&, const Sequences&, Context&);
+  /// Inference on a ragged batch, y (N, H) += what the variant makes of x (N, H), which may be y: writes the new tokens
+  /// to the cache and looks at everything in it. A sequence that brings one token is a decode, one that brings many a
+  /// prefill; a batch may mix them.
+  void (*infer)(Tensor y, const Normed& x, Params, VariantShape, const LayerCache&, const Sequences&, Context&);
 };
 
 /// Every variant of blocks/variants/, in alphabetical order of file name.

@@ -1,64 +1,77 @@
 #include "distill/bld.h"
 
 namespace tangram {
+namespace {
 
-BldTrainer::BldTrainer(const Model& teacher, std::vector<Replacement> replacements, const BldOptions& options,
-                       const std::function<LayerStatistics(int64_t)>& statistics, Context& ctx)
-    : teacher_(teacher),
-      replacements_(std::move(replacements)),
-      options_(options),
-      ctx_(ctx),
-      losses_(replacements_.size(), 0.0f) {
-  Arena state_plan = Arena::planner(ctx.device), work_plan = Arena::planner(ctx.device);
-  std::vector<BldLayer> planned = lay_out(state_plan);
-  Context planning({.device = ctx.device, .threads = ctx.threads, .planning = true});
-  const Batch blank = blank_batch(options.batch_tokens, options.batch_tokens);
-  run_step(planned, std::vector<Batch>(static_cast<size_t>(options.micro_batches), blank), work_plan, planning);
-  state_ = std::make_unique<Arena>(state_plan.used_bytes(), ctx.device);
-  work_ = std::make_unique<Arena>(work_plan.peak_bytes(), ctx.device);
-  layers_ = lay_out(*state_);
-  for (BldLayer& layer : layers_)
-    layer.initialise(teacher_.blocks[static_cast<size_t>(layer.index())], statistics(layer.index()), ctx);
-}
-
-int64_t BldTrainer::memory_bytes() const { return state_->capacity_bytes() + work_->capacity_bytes(); }
-
-std::vector<BldLayer> BldTrainer::lay_out(Arena& state) const {
+std::vector<BldLayer> lay_out(const TeacherSource& teacher, std::span<const Replacement> replacements,
+                              const BldOptions& options, Arena& state) {
   std::vector<BldLayer> layers;
-  for (int64_t l = 0; l < teacher_.config.num_hidden_layers; ++l)
-    layers.emplace_back(l, replacements_, teacher_.config, teacher_.dtype, options_, state);
+  for (int64_t l = 0; l < teacher.config.num_hidden_layers; ++l)
+    layers.emplace_back(l, replacements, teacher.config, teacher.dtype, options, state);
   return layers;
 }
 
-void BldTrainer::step(std::span<const Batch> micro_batches) {
-  CHECK(static_cast<int64_t>(micro_batches.size()) == options_.micro_batches, "{} micro-batches of {}",
-        micro_batches.size(), options_.micro_batches);
-  run_step(layers_, micro_batches, *work_, ctx_);
-  ++steps_done_;
-}
-
-void BldTrainer::run_step(std::vector<BldLayer>& layers, std::span<const Batch> micro_batches, Arena& work,
-                          Context& ctx) {
-  const ModelConfig& config = teacher_.config;
-  const int64_t N = options_.batch_tokens;
+void run_step(std::span<BldLayer> layers, const TeacherSource& teacher, std::span<const Batch> micro_batches,
+              int64_t steps_done, std::span<float> losses, Arena& work, Context& ctx) {
   const ArenaScope scope(work);
   std::vector<SequenceBatch> batches;
-  std::vector<Sequences> sequences;
   std::vector<Tensor> residual;  // of each micro-batch, at the boundary before the layer
   batches.reserve(micro_batches.size());
   for (const Batch& batch : micro_batches) {
-    CHECK(static_cast<int64_t>(batch.tokens.size()) == N, "a batch of {} tokens, not {}", batch.tokens.size(), N);
-    sequences.push_back(batches.emplace_back(config, batch.lengths, std::span<const int32_t>{}, work, ctx).view());
-    residual.push_back(work.tensor(N, config.hidden_size, teacher_.dtype));
-    embed(residual.back(), teacher_, batch.tokens, ctx);
+    batches.emplace_back(teacher.config, batch.lengths, std::span<const int32_t>{}, work, ctx);
+    residual.push_back(work.tensor(std::ssize(batch.tokens), teacher.config.hidden_size, teacher.dtype));
+    teacher.embed(residual.back(), batch.tokens, ctx);
   }
   for (BldLayer& layer : layers) {
     const ArenaScope of_layer(work);
     layer.begin_step(work, ctx);
     for (size_t m = 0; m < residual.size(); ++m)
-      layer.train(residual[m], sequences[m], teacher_.blocks[static_cast<size_t>(layer.index())], work, ctx);
-    layer.end_step(losses_, steps_done_, ctx);
+      layer.train(residual[m], batches[m].view(), teacher.layer(layer.index(), ctx), work, ctx);
+    layer.end_step(losses, steps_done, ctx);
   }
+}
+
+}  // namespace
+
+BldTrainer::BldTrainer(const Model& teacher, std::vector<Replacement> replacements, const BldOptions& options,
+                       const std::function<LayerStatistics(int64_t)>& statistics, Context& ctx)
+    : teacher_(teacher_in_memory(teacher)),
+      replacements_(std::move(replacements)),
+      options_(options),
+      ctx_(ctx),
+      losses_(replacements_.size(), 0.0f) {
+  const Batch many_sequences = blank_batch(options.batch_tokens, 1);  // nothing takes more memory
+  const BldPlan needs = plan(teacher_, replacements_, options, many_sequences, ctx.device, ctx.threads);
+  state_ = std::make_unique<Arena>(needs.state_bytes, ctx.device);
+  work_ = std::make_unique<Arena>(needs.work_bytes, ctx.device);
+  layers_ = lay_out(teacher_, replacements_, options_, *state_);
+  for (BldLayer& layer : layers_) layer.initialise(teacher_.layer(layer.index(), ctx), statistics(layer.index()), ctx);
+}
+
+BldPlan BldTrainer::plan(const TeacherSource& shape, std::span<const Replacement> replacements,
+                         const BldOptions& options, const Batch& batch, Device device, int threads) {
+  const TeacherSource teacher = planned_teacher(shape.config, shape.dtype, device);
+  Arena state = Arena::planner(device), work = Arena::planner(device);
+  Context planning({.device = device, .threads = threads, .planning = true});
+  std::vector<BldLayer> layers = lay_out(teacher, replacements, options, state);
+  std::vector<float> losses(replacements.size());
+  run_step(layers, teacher, std::vector<Batch>(static_cast<size_t>(options.micro_batches), batch), 0, losses, work,
+           planning);
+  BldPlan plan{.state_bytes = state.used_bytes(),
+               .work_bytes = work.peak_bytes(),
+               .scratch_bytes = planning.scratch.peak_bytes(),
+               .matmul_flops = planning.matmul_flops,
+               .attention_flops = planning.attention_flops};
+  for (const BldLayer& layer : layers) layer.add_to(plan);
+  return plan;
+}
+
+int64_t BldTrainer::memory_bytes() const { return state_->capacity_bytes() + work_->capacity_bytes(); }
+
+void BldTrainer::step(std::span<const Batch> micro_batches) {
+  check_micro_batches(micro_batches, options_);
+  run_step(layers_, teacher_, micro_batches, steps_done_, losses_, *work_, ctx_);
+  ++steps_done_;
 }
 
 std::vector<NamedTensor> BldTrainer::state() const {
@@ -74,8 +87,7 @@ void BldTrainer::resume(int64_t steps_done) {
 
 LibraryEntry BldTrainer::entry(size_t index) const {
   const Replacement& r = replacements_[index];
-  const auto layer = static_cast<size_t>(r.first_layer);
-  return layers_[layer].entry(r, index, teacher_.blocks[layer], ctx_);
+  return layers_[static_cast<size_t>(r.first_layer)].entry(r, index, teacher_.layer(r.first_layer, ctx_), ctx_);
 }
 
 }  // namespace tangram

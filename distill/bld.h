@@ -4,7 +4,7 @@
 #include <vector>
 
 #include "distill/bld_layer.h"
-#include "distill/dataset.h"
+#include "distill/teacher_source.h"
 
 namespace tangram {
 
@@ -37,11 +37,12 @@ class BldTrainer {
   /// The weights of one replacement, for the library.
   LibraryEntry entry(size_t index) const;
 
- private:
-  std::vector<BldLayer> lay_out(Arena& state) const;
-  void run_step(std::vector<BldLayer>& layers, std::span<const Batch> micro_batches, Arena& work, Context& ctx);
+  /// What a trainer takes beside the teacher's weights, and a step computes; `batch` is a typical micro-batch.
+  static BldPlan plan(const TeacherSource& teacher, std::span<const Replacement> replacements,
+                      const BldOptions& options, const Batch& batch, Device device, int threads);
 
-  const Model& teacher_;
+ private:
+  TeacherSource teacher_;
   std::vector<Replacement> replacements_;
   BldOptions options_;
   Context& ctx_;

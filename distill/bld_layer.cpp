@@ -65,6 +65,14 @@ SubblockWeights on_host(const SubblockWeights& weights, const ModelConfig& confi
 
 }  // namespace
 
+void check_micro_batches(std::span<const Batch> micro_batches, const BldOptions& options) {
+  CHECK(std::ssize(micro_batches) == options.micro_batches, "{} micro-batches of {}", micro_batches.size(),
+        options.micro_batches);
+  for (const Batch& batch : micro_batches)
+    CHECK(std::ssize(batch.tokens) == options.batch_tokens, "a batch of {} tokens, not {}", batch.tokens.size(),
+          options.batch_tokens);
+}
+
 BldLayer::BldLayer(int64_t layer, std::span<const Replacement> replacements, const ModelConfig& config, DType dtype,
                    const BldOptions& options, Arena& state)
     : index_(layer), config_(config), dtype_(dtype), options_(options) {
@@ -277,12 +285,11 @@ void BldLayer::train_pair(Pair& pair, const MicroBatch& batch, Arena& work, Cont
 }
 
 void BldLayer::end_step(std::span<float> losses, int64_t steps_done, Context& ctx) {
-  std::vector<float> measured(static_cast<size_t>(measured_.size()));
-  transfer(view_of(measured.data(), measured_.rows, measured_.cols), measured_, ctx);
+  const HostView measured(measured_, ctx);
   for (size_t i = 0; i < places_.size(); ++i) {
     float& mean = losses[places_[i]] = 0;
-    for (size_t k = i; k < measured.size(); k += places_.size())
-      mean += measured[k] / static_cast<float>(measured_.rows);
+    for (int64_t m = 0; m < measured_.rows; ++m)
+      mean += measured.as<float>()[m * measured_.cols + static_cast<int64_t>(i)] / static_cast<float>(measured_.rows);
   }
   const std::vector<double> norms =
       optimiser_step(trainables_, options_.optimiser, options_.schedule.learning_rate(steps_done), steps_done + 1, ctx);
@@ -291,6 +298,16 @@ void BldLayer::end_step(std::span<float> losses, int64_t steps_done, Context& ct
       throw Error(
           fmt::format("distillation of {} broke at step {}: loss {}, gradient norm {}; lower distill.learning_rate",
                       trainables_[i].name, steps_done, loss, norms[i]));
+}
+
+void BldLayer::add_to(BldPlan& plan) const {
+  for (const Trainable& trainable : trainables_)
+    for (const TrainableTensor& t : trainable.tensors) {
+      plan.weight_bytes += t.weight.bytes();
+      if (t.master.data != t.weight.data) plan.master_bytes += t.master.bytes();
+      plan.moment_bytes += t.moment1.bytes() + t.moment2.bytes();
+      plan.gradient_bytes += t.weight.size() * size_of(DType::f32);
+    }
 }
 
 void BldLayer::append_state(std::vector<NamedTensor>& tensors) const {

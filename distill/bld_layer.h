@@ -1,5 +1,6 @@
 #pragma once
 #include "blocks/library.h"
+#include "distill/dataset.h"
 #include "distill/statistics.h"
 #include "distill/teacher_layer.h"
 #include "distill/trainable.h"
@@ -21,6 +22,21 @@ struct BldOptions {
   int64_t micro_batches = 1;  ///< whose gradients are averaged for one step
   uint64_t seed = 0;          ///< of Init::random
 };
+
+/// What training takes, found by laying it out and running a step without computing.
+struct BldPlan {
+  int64_t weight_bytes = 0, master_bytes = 0, moment_bytes = 0, gradient_bytes = 0;  ///< of the students
+  int64_t state_bytes = 0;    ///< all that lives from step to step: weights, masters (where not the weights), moments
+  int64_t work_bytes = 0;     ///< at most at any time inside a step: gradients, activations
+  int64_t scratch_bytes = 0;  ///< at most of any operation
+  double matmul_flops = 0, attention_flops = 0;  ///< of a step
+
+  /// Of masters and moments; the weights are the masters where those take no memory of their own.
+  int64_t checkpoint_bytes() const { return moment_bytes + (master_bytes > 0 ? master_bytes : weight_bytes); }
+};
+
+/// Throws Error unless these are the micro-batches of one step.
+void check_micro_batches(std::span<const Batch> micro_batches, const BldOptions& options);
 
 /// All students of one teacher layer in blockwise local distillation. A student gets the teacher's own input to its
 /// subblock, and no gradient crosses subblocks. The students of a subblock share one wide product with their common
@@ -50,6 +66,9 @@ class BldLayer {
   /// Updates the weights; step `steps_done` counts from 0. `losses` gets this layer's losses, before the update, at the
   /// places of the replacements. Throws Error naming the student whose loss or gradient is not finite.
   void end_step(std::span<float> losses, int64_t steps_done, Context& ctx);
+
+  /// Adds the bytes of weights, masters, moments and gradients.
+  void add_to(BldPlan& plan) const;
 
   /// Appends everything that the next step depends on, as views that a checkpoint reads and writes.
   void append_state(std::vector<NamedTensor>& tensors) const;

@@ -3,7 +3,9 @@
 #include <cmath>
 
 #include "blocks/safetensors.h"
+#include "kernels/elementwise.h"
 #include "kernels/magnitudes.h"
+#include "kernels/transfer.h"
 
 namespace tangram {
 namespace {
@@ -18,11 +20,11 @@ void lay_out(LayerStatistics& s, const ModelConfig& config, Arena& arena) {
   s.ffn.contribution = arena.tensor(1, I, DType::f32);
 }
 
-LayerStatistics make_statistics(const ModelConfig& config) {
+LayerStatistics make_statistics(const ModelConfig& config, Device device) {
   LayerStatistics statistics;
   Arena planner = Arena::planner();
   lay_out(statistics, config, planner);
-  auto arena = std::make_shared<Arena>(planner.used_bytes());
+  auto arena = std::make_shared<Arena>(planner.used_bytes(), device);
   lay_out(statistics, config, *arena);
   statistics.memory = arena;
   return statistics;
@@ -50,23 +52,32 @@ void accumulate(LayerStatistics& s, const TeacherLayer& layer, Context& ctx) {
   add_column_magnitudes(s.ffn.contribution, h, ctx);
 }
 
+LayerStatistics on_host(const LayerStatistics& sums, const ModelConfig& config, Context& ctx) {
+  if (ctx.device == Device::cpu) return sums;
+  LayerStatistics host = make_statistics(config, Device::cpu);
+  host.attention.tokens = sums.attention.tokens, host.ffn.tokens = sums.ffn.tokens;
+  const std::vector<NamedTensor> from = named(sums), to = named(host);
+  for (size_t i = 0; i < from.size(); ++i) transfer(to[i].tensor, from[i].tensor, ctx);
+  return host;
+}
+
 // Sums become means, and |h| becomes the contribution |h| ||w_down[:, i]||.
-void finish(LayerStatistics& s, const Weight& down) {
+void finish(LayerStatistics& s, Tensor down) {
   const double scale = 1 / std::max(s.ffn.tokens, 1.0);
   for (const NamedTensor& t : named(s))
     for (int64_t i = 0; i < t.tensor.size(); ++i) t.tensor.as<float>()[i] *= static_cast<float>(scale);
-  dispatch(down.values.dtype, [&]<class T>() {
-    for (int64_t i = 0; i < down.values.cols; ++i) {
-      double squares = 0;
-      for (int64_t o = 0; o < down.values.rows; ++o) squares += std::pow(double(float(down.values.row<T>(o)[i])), 2);
-      s.ffn.contribution.as<float>()[i] *= static_cast<float>(std::sqrt(squares));
-    }
+  std::vector<double> squares(static_cast<size_t>(down.cols));
+  dispatch(down.dtype, [&]<class T>() {
+    for (int64_t o = 0; o < down.rows; ++o)
+      for (int64_t i = 0; i < down.cols; ++i) squares[size_t(i)] += std::pow(double(float(down.row<T>(o)[i])), 2);
   });
+  for (int64_t i = 0; i < down.cols; ++i)
+    s.ffn.contribution.as<float>()[i] *= static_cast<float>(std::sqrt(squares[size_t(i)]));
 }
 
 }  // namespace
 
-void collect_statistics(const Model& teacher, std::span<const Batch> batches,
+void collect_statistics(const TeacherSource& teacher, std::span<const Batch> batches,
                         const std::function<void(int64_t layer, const LayerStatistics&)>& sink, Context& ctx) {
   const ModelConfig& config = teacher.config;
   int64_t tokens = 0, largest = 0;
@@ -81,30 +92,33 @@ void collect_statistics(const Model& teacher, std::span<const Batch> batches,
     for (int i = 0; i < 2; ++i) planner.tensor(1, std::ssize(batch.tokens) + 1, DType::i32);
   }
   make_teacher_layer(config, largest, teacher.dtype, planner);
-  Arena arena(planner.used_bytes());
+  Arena arena(planner.used_bytes(), ctx.device);
   const Tensor residual = arena.tensor(tokens, config.hidden_size, teacher.dtype);
   std::vector<SequenceBatch> sequences;
   int64_t row = 0;
   for (const Batch& batch : batches) {
     sequences.emplace_back(config, batch.lengths, std::span<const int32_t>{}, arena, ctx);
-    embed(residual.row_range(row, sequences.back().tokens()), teacher, batch.tokens, ctx);
+    teacher.embed(residual.row_range(row, sequences.back().tokens()), batch.tokens, ctx);
     row += sequences.back().tokens();
   }
-  for (size_t l = 0; l < teacher.blocks.size(); ++l) {
-    LayerStatistics statistics = make_statistics(config);
+  for (int64_t l = 0; l < config.num_hidden_layers; ++l) {
+    const BlockWeights& block = teacher.layer(l, ctx);
+    LayerStatistics sums = make_statistics(config, ctx.device);
+    for (const NamedTensor& t : named(sums)) fill_zero(t.tensor, ctx);
     row = 0;
     for (const SequenceBatch& batch : sequences) {
       ArenaScope scope(arena);
       TeacherLayer layer = make_teacher_layer(config, batch.tokens(), teacher.dtype, arena);
       const Tensor boundary = residual.row_range(row, batch.tokens());
-      copy(layer.input, boundary);
-      teacher_layer_forward(layer, teacher.blocks[l], config, batch.view(), ctx);
-      accumulate(statistics, layer, ctx);
-      copy(boundary, layer.output);
+      copy(layer.input, boundary, ctx);
+      teacher_layer_forward(layer, block, config, batch.view(), ctx);
+      accumulate(sums, layer, ctx);
+      copy(boundary, layer.output, ctx);
       row += batch.tokens();
     }
-    finish(statistics, teacher.blocks[l].ffn.params[2]);
-    sink(static_cast<int64_t>(l), statistics);
+    LayerStatistics statistics = on_host(sums, config, ctx);
+    finish(statistics, HostView(block.ffn.params[2].values, ctx).tensor());
+    sink(l, statistics);
   }
 }
 

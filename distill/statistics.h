@@ -6,6 +6,7 @@
 #include "blocks/model.h"
 #include "distill/dataset.h"
 #include "distill/teacher_layer.h"
+#include "distill/teacher_source.h"
 
 namespace tangram {
 
@@ -19,7 +20,7 @@ struct LayerStatistics {
 
 /// Statistics of every layer over all tokens of `batches`, one layer after the other: `sink` gets a layer as soon as it
 /// is done. In memory stand one layer's statistics and the residual stream of all the tokens, (N, H).
-void collect_statistics(const Model& teacher, std::span<const Batch> batches,
+void collect_statistics(const TeacherSource& teacher, std::span<const Batch> batches,
                         const std::function<void(int64_t layer, const LayerStatistics&)>& sink, Context& ctx);
 
 /// A safetensors file with the tensors `attention.xx`, `attention.xy`, `ffn.xx`, `ffn.xy`, `ffn.hh`,

@@ -31,37 +31,34 @@ void start_training(const Trainable& trainable, Context& ctx) {
   }
 }
 
-static double norm_of(const Trainable& trainable, Context& ctx) {
-  std::vector<Tensor> grads;
-  for (const TrainableTensor& t : trainable.tensors) grads.push_back(t.grad);
-  return gradient_norm(grads, ctx);
-}
-
 std::vector<double> optimiser_step(std::span<const Trainable> trainables, const OptimiserOptions& options,
                                    double learning_rate, int64_t step, Context& ctx) {
-  std::vector<double> norms;
-  for (const Trainable& trainable : trainables) norms.push_back(norm_of(trainable, ctx));
+  std::vector<std::vector<Tensor>> grads(trainables.size());
+  for (size_t i = 0; i < trainables.size(); ++i)
+    for (const TrainableTensor& t : trainables[i].tensors) grads[i].push_back(t.grad);
+  const std::vector<double> norms = gradient_norms(grads, ctx);
   for (const double norm : norms)
     if (!std::isfinite(norm)) return norms;
 
+  std::vector<AdamWTensor> tensors;
   for (size_t i = 0; i < trainables.size(); ++i) {
-    std::vector<AdamWTensor> tensors;
+    const double scale = options.gradient_clip > 0 ? clip_factor(norms[i], options.gradient_clip) : 1;
     for (const TrainableTensor& t : trainables[i].tensors)
       tensors.push_back({.master = t.master,
                          .moment1 = t.moment1,
                          .moment2 = t.moment2,
                          .grad = t.grad,
                          .copy = t.master.data == t.weight.data ? Tensor{} : t.weight,
-                         .weight_decay = t.decay ? options.weight_decay : 0});
-    adamw(tensors,
-          {.learning_rate = learning_rate,
-           .beta1 = options.beta1,
-           .beta2 = options.beta2,
-           .epsilon = options.epsilon,
-           .step = step,
-           .grad_scale = options.gradient_clip > 0 ? clip_factor(norms[i], options.gradient_clip) : 1.0},
-          ctx);
+                         .weight_decay = t.decay ? options.weight_decay : 0,
+                         .grad_scale = scale});
   }
+  adamw(tensors,
+        {.learning_rate = learning_rate,
+         .beta1 = options.beta1,
+         .beta2 = options.beta2,
+         .epsilon = options.epsilon,
+         .step = step},
+        ctx);
   return norms;
 }
 

@@ -6,6 +6,16 @@
 
 namespace tangram {
 
+double attention_flops(const AttentionShape& shape, std::span<const int32_t> offsets) {
+  double pairs = 0;
+  for (size_t s = 0; s + 1 < offsets.size(); ++s) {
+    const double tokens = offsets[s + 1] - offsets[s];
+    const double near = std::min(tokens, double(shape.window));  // these see all that is before them
+    pairs += near * (near + 1) / 2 + (tokens - near) * near;
+  }
+  return 4 * pairs * double(shape.heads * shape.head_dim);
+}
+
 void attention_forward(Tensor out, Tensor lse, Tensor q, Tensor k, Tensor v, const AttentionShape& shape,
                        Indices offsets, Context& ctx) {
   check_attention("q", q, shape.heads, shape, q.rows, q.dtype);
@@ -15,6 +25,7 @@ void attention_forward(Tensor out, Tensor lse, Tensor q, Tensor k, Tensor v, con
   CHECK(lse.rows == q.rows && lse.cols == shape.heads && lse.dtype == DType::f32,
         "lse is ({}, {}), must be ({}, {}) f32", lse.rows, lse.cols, q.rows, shape.heads);
   check_offsets(offsets, q.rows);
+  ctx.attention_flops += attention_flops(shape, offsets.span());
   if (ctx.device == Device::cuda) {
     const ArenaScope scope(ctx.scratch);
     const cuda::DeviceIndices batch{offsets.on_device(ctx), nullptr, nullptr, std::ssize(offsets) - 1};

@@ -28,6 +28,10 @@ struct AttentionShape {
 void attention_forward(Tensor out, Tensor lse, Tensor q, Tensor k, Tensor v, const AttentionShape& shape,
                        Indices offsets, Context& ctx);
 
+/// Operations of attention_forward: 4 heads D for every pair of a query and a key that it sees. Of attention_backward
+/// 2.5 times as many, with scores computed again.
+double attention_flops(const AttentionShape& shape, std::span<const int32_t> offsets);
+
 /// Gradient of attention_forward; p is computed again from q, k and lse.
 ///
 ///   delta[i] = dout[i] . out[i]              dp[i,j] = dout[i] . v[j]     ds[i,j] = p[i,j] (dp[i,j] - delta[i])

@@ -173,6 +173,7 @@ void attention_backward(Tensor dq, Tensor dk, Tensor dv, Tensor dout, Tensor out
   CHECK(lse.rows == q.rows && lse.cols == shape.heads && lse.dtype == DType::f32,
         "lse is ({}, {}), must be ({}, {}) f32", lse.rows, lse.cols, q.rows, shape.heads);
   const int64_t longest = check_offsets(offsets, q.rows);
+  ctx.attention_flops += 2.5 * attention_flops(shape, offsets.span());
 
   const ArenaScope scope(ctx.scratch);
   if (ctx.device == Device::cuda) {

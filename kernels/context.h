@@ -49,6 +49,7 @@ class Context {
   const std::unique_ptr<MatmulCache> matmuls;
   int64_t matmul_calls = 0;               ///< matrix products issued so far; tests count them
   double matmul_flops = 0;                ///< their operations, 2 M N K each; benchmarks divide by them
+  double attention_flops = 0;             ///< likewise of attention in training: see attention_flops in attention.h
   std::set<MatmulShape> planned_matmuls;  ///< of a GPU's context that plans: for cuda::choose_matmul
   Communicator* tensor_parallel;          ///< never null; of size 1 unless set
 

@@ -1,3 +1,4 @@
+#include "kernels/candidate.cuh"
 #include "kernels/early_launch.cuh"
 #include "kernels/greedy.h"
 
@@ -6,22 +7,6 @@ namespace {
 
 constexpr int kThreads = 1024;  // of a block, which owns a sequence
 constexpr int kUnrolled = 8;    // loads of a thread in flight
-
-struct Candidate {
-  float rank;
-  int id;
-};
-
-// An order in which no two are equal, so the result does not depend on who meets whom first.
-__device__ Candidate better(Candidate a, Candidate b) {
-  return a.rank > b.rank || (a.rank == b.rank && a.id < b.id) ? a : b;
-}
-
-__device__ Candidate best_of_warp(Candidate c) {
-  for (int mask = kWarp / 2; mask > 0; mask /= 2)
-    c = better(c, {__shfl_xor_sync(kAllLanes, c.rank, mask), __shfl_xor_sync(kAllLanes, c.id, mask)});
-  return c;
-}
 
 template <int N>
 __global__ void __launch_bounds__(kThreads)

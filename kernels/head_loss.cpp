@@ -1,10 +1,11 @@
 #include "kernels/head_loss.h"
 
-#include <memory>
-
 #include "kernels/check.h"
+#include "kernels/elementwise.h"
+#include "kernels/head_loss_tile.h"
 #include "kernels/matmul.h"
 #include "kernels/online_softmax.h"
+#include "kernels/transfer.h"
 
 namespace tangram {
 namespace {
@@ -17,88 +18,21 @@ struct Tile {
 // Fewer tokens than the minimum make the products with the head wait for memory.
 constexpr int64_t kMinTileTokens = 64, kChunkedTileTokens = 256, kMaxTileTokens = 1024;
 
+// On a GPU, kMaxTileTokens of Llama 3's 128256 entries with a teacher's and the gradient in bf16.
+int64_t default_tile_bytes(Device device) { return int64_t{device == Device::cuda ? 1280 : 128} << 20; }
+
 // The whole vocabulary for as many tokens as fit, since the backward pass then needs no logit twice; if those are too
 // few, part of the vocabulary.
-Tile tile_of(const HeadInputs& in, bool backward) {
+Tile tile_of(const HeadInputs& in, bool backward, Device device) {
   const Tensor hidden = in.student.hidden;
   const int64_t N = hidden.rows, V = in.student.weight.values.rows;
   const int64_t element_bytes = 4 + (in.teacher ? 4 : 0) + (backward && hidden.dtype != DType::f32 ? 2 : 0);
-  const int64_t elements = in.tile_bytes / element_bytes, whole_rows = elements / V;
+  const int64_t bytes = in.tile_bytes > 0 ? in.tile_bytes : default_tile_bytes(device);
+  const int64_t elements = bytes / element_bytes, whole_rows = elements / V;
   if (whole_rows >= std::min(N, kMinTileTokens)) return {std::min({N, whole_rows, kMaxTileTokens}), V};
   const int64_t tokens = std::clamp<int64_t>(elements / kSoftmaxSegment, 1, std::min(N, kChunkedTileTokens));
   const int64_t segments = std::max<int64_t>(1, elements / tokens / kSoftmaxSegment);
   return {tokens, std::min(V, segments * kSoftmaxSegment)};
-}
-
-/// What has been seen of one token's logits.
-struct TokenState {
-  OnlineSoftmax student, teacher;  ///< teacher.weighted: of t - l
-  TopValues<kHeadTopTokens> top;   ///< of the student
-  TopValues<1> teacher_top;
-  float target_logit = 0;
-};
-
-/// Logits of one token, ids first to first + count; t is null without a teacher.
-struct LogitRow {
-  const float *l, *t;
-  int64_t first, count;
-};
-
-template <int K>
-void add_top(TopValues<K>& top, const float* x, float max, int64_t first, int64_t count) {
-  if (!(max > top.values[K - 1])) return;
-  for (int64_t i = 0; i < count; ++i) top.add(x[i], static_cast<int32_t>(first + i));
-}
-
-void add_segment(TokenState& state, const LogitRow& row, bool want_top) {
-  const float *l = row.l, *t = row.t;
-  const float l_max = max_of(l, row.count);
-  if (want_top) add_top(state.top, l, l_max, row.first, row.count);
-  state.student.add(l_max, exp_sum(l, l_max, row.count));
-  if (!t) return;
-
-  const float t_max = max_of(t, row.count);
-  if (want_top) add_top(state.teacher_top, t, t_max, row.first, row.count);
-  float sum = 0, weighted = 0;
-#pragma omp simd reduction(+ : sum, weighted)
-  for (int64_t i = 0; i < row.count; ++i) {
-    const float e = fast_exp(t[i] - t_max);
-    sum += e;
-    weighted += e * (t[i] - l[i]);
-  }
-  state.teacher.add(t_max, sum, weighted);
-}
-
-void add_row(TokenState& state, const LogitRow& row, int32_t target, bool want_top) {
-  for (int64_t i = 0; i < row.count; i += kSoftmaxSegment)
-    add_segment(state,
-                {row.l + i, row.t ? row.t + i : nullptr, row.first + i, std::min(kSoftmaxSegment, row.count - i)},
-                want_top);
-  if (target >= row.first && target < row.first + row.count) state.target_logit = row.l[target - row.first];
-}
-
-// dl may be row.l.
-template <class T>
-void gradient_row(T* dl, const LogitRow& row, const TokenState& state, int32_t target, float ce_scale, float kl_scale) {
-  if (target < 0) ce_scale = 0;
-  const float *l = row.l, *t = row.t;
-  const float l_max = state.student.max, student_scale = float((ce_scale + kl_scale) / state.student.sum);
-  const int64_t at = target - row.first;
-  const bool target_here = ce_scale != 0 && at >= 0 && at < row.count;
-  const float target_logit = target_here ? l[at] : 0;  // read before dl overwrites it
-  const float t_max = state.teacher.max, teacher_scale = t ? float(kl_scale / state.teacher.sum) : 0;
-  if (teacher_scale != 0) {
-#pragma GCC ivdep
-    for (int64_t i = 0; i < row.count; ++i)
-      dl[i] = T(student_scale * fast_exp(l[i] - l_max) - teacher_scale * fast_exp(t[i] - t_max));
-  } else {
-#pragma GCC ivdep
-    for (int64_t i = 0; i < row.count; ++i) dl[i] = T(student_scale * fast_exp(l[i] - l_max));
-  }
-  if (target_here) {
-    const float teacher_part = teacher_scale != 0 ? teacher_scale * fast_exp(t[at] - t_max) : 0;
-    dl[at] = T(student_scale * fast_exp(target_logit - l_max) - ce_scale - teacher_part);
-  }
 }
 
 /// One call: its arguments and the scratch memory of a tile.
@@ -109,28 +43,39 @@ struct Pass {
   int64_t vocab;
   Tile tile;
   bool want_top;
+  const int32_t* targets = nullptr;   ///< (N) where the device reads them; null: none
+  const float* weights = nullptr;     ///< likewise
   Tensor logits{}, teacher_logits{};  ///< (tile.tokens, tile.vocab)  f32
   Tensor dlogits{};                   ///< like logits, T; the same memory if T is f32
   Tensor dhidden{};                   ///< (tile.tokens, H)  f32
-  TokenState* states = nullptr;       ///< (tile.tokens)
+  Tensor states{};                    ///< (tile.tokens, token_state_bytes)  u8
 
-  int32_t target(int64_t n) const { return in.targets.empty() ? -1 : in.targets[n]; }
   int64_t last_chunk() const { return (vocab - 1) / tile.vocab * tile.vocab; }
 };
 
-Pass make_pass(const HeadLosses& out, const HeadInputs& in, bool backward, Context& ctx) {
+const float* weights_on_device(const HeadObjective& objective, Context& ctx) {
+  if (objective.weights.empty() || ctx.device == Device::cpu) return objective.weights.data();
+  const auto N = std::ssize(objective.weights);
+  const Tensor sent = ctx.scratch.tensor(1, N, DType::f32);
+  transfer(sent, view_of(objective.weights.data(), 1, N), ctx);
+  return sent.as<float>();
+}
+
+Pass make_pass(const HeadLosses& out, const HeadInputs& in, const HeadObjective* objective, Context& ctx) {
   const Tensor hidden = in.student.hidden;
-  const Tile tile = tile_of(in, backward);
+  const Tile tile = tile_of(in, objective != nullptr, ctx.device);
   Pass pass{.out = out,
             .in = in,
             .ctx = ctx,
             .vocab = in.student.weight.values.rows,
             .tile = tile,
             .want_top = out.greedy.data || out.teacher_rank.data};
+  if (!in.targets.empty()) pass.targets = in.targets.on_device(ctx);
   pass.logits = ctx.scratch.tensor(tile.tokens, tile.vocab, DType::f32);
   if (in.teacher) pass.teacher_logits = ctx.scratch.tensor(tile.tokens, tile.vocab, DType::f32);
-  pass.states = ctx.scratch.tensor(tile.tokens, sizeof(TokenState), DType::u8).as<TokenState>();
-  if (!backward) return pass;
+  pass.states = ctx.scratch.tensor(tile.tokens, token_state_bytes(ctx.device), DType::u8);
+  if (!objective) return pass;
+  pass.weights = weights_on_device(*objective, ctx);
   const bool in_place = hidden.dtype == DType::f32;
   pass.dlogits = in_place ? pass.logits : ctx.scratch.tensor(tile.tokens, tile.vocab, hidden.dtype);
   pass.dhidden = ctx.scratch.tensor(tile.tokens, hidden.cols, DType::f32);
@@ -151,43 +96,39 @@ Weight weight_rows(const Weight& weight, const Chunk& chunk) {
   return weight.values.row_range(chunk.vocab_first, chunk.vocab_count);
 }
 
+Tensor part_of(Tensor x, const Chunk& chunk) {
+  return x.data ? x.row_range(0, chunk.count).col_range(0, chunk.vocab_count) : x;
+}
+
+LogitTile logits_of(const Pass& pass, const Chunk& chunk) {
+  return {part_of(pass.logits, chunk), part_of(pass.teacher_logits, chunk), chunk.vocab_first};
+}
+
+TileTokens tokens_of(const Pass& pass, const Chunk& chunk) {
+  return {pass.states.row_range(0, chunk.count), pass.targets ? pass.targets + chunk.first : nullptr,
+          pass.weights ? pass.weights + chunk.first : nullptr};
+}
+
 void compute_logits(Pass& pass, const Chunk& chunk) {
   const auto product = [&](Tensor logits, const Head& head) {
-    matmul_forward(logits.row_range(0, chunk.count).col_range(0, chunk.vocab_count),
-                   head.hidden.row_range(chunk.first, chunk.count), weight_rows(head.weight, chunk), pass.ctx);
+    matmul_forward(logits, head.hidden.row_range(chunk.first, chunk.count), weight_rows(head.weight, chunk), pass.ctx);
   };
-  product(pass.logits, pass.in.student);
-  if (pass.in.teacher) product(pass.teacher_logits, *pass.in.teacher);
-}
-
-LogitRow logit_row(const Pass& pass, const Chunk& chunk, int64_t i) {
-  return {pass.logits.row<float>(i), pass.in.teacher ? pass.teacher_logits.row<float>(i) : nullptr, chunk.vocab_first,
-          chunk.vocab_count};
-}
-
-void write_losses(const Pass& pass, const TokenState& state, int64_t n) {
-  const OnlineSoftmax &s = state.student, &t = state.teacher;
-  const HeadLosses& out = pass.out;
-  if (out.cross_entropy.data)
-    out.cross_entropy.as<float>()[n] =
-        pass.target(n) < 0 ? 0 : float(double(s.max) - state.target_logit + std::log(s.sum));
-  if (out.kl.data)
-    out.kl.as<float>()[n] = float(t.weighted / t.sum - (double(t.max) - s.max) - std::log(t.sum / s.sum));
-  if (out.greedy.data) out.greedy.as<int32_t>()[n] = state.top.ids[0];
-  if (out.teacher_rank.data) out.teacher_rank.as<int32_t>()[n] = state.top.place_of(state.teacher_top.ids[0]);
+  const LogitTile logits = logits_of(pass, chunk);
+  product(logits.student, pass.in.student);
+  if (pass.in.teacher) product(logits.teacher, *pass.in.teacher);
 }
 
 void forward_tile(Pass& pass, int64_t first) {
-  const int64_t count = chunk_at(pass, first, 0).count;
-  std::uninitialized_fill_n(pass.states, count, TokenState{});
   for (int64_t v = 0; v < pass.vocab; v += pass.tile.vocab) {
     const Chunk chunk = chunk_at(pass, first, v);
     compute_logits(pass, chunk);
-#pragma omp parallel for num_threads(pass.ctx.threads) schedule(static)
-    for (int64_t i = 0; i < count; ++i)
-      add_row(pass.states[i], logit_row(pass, chunk, i), pass.target(first + i), pass.want_top);
+    add_logits(tokens_of(pass, chunk), logits_of(pass, chunk), pass.want_top, pass.ctx);
   }
-  for (int64_t i = 0; i < count; ++i) write_losses(pass, pass.states[i], first + i);
+  const Chunk chunk = chunk_at(pass, first, 0);
+  const auto part = [&](Tensor x) { return x.data ? x.col_range(first, chunk.count) : x; };
+  const HeadLosses& out = pass.out;
+  write_losses({part(out.cross_entropy), part(out.kl), part(out.greedy), part(out.teacher_rank)},
+               tokens_of(pass, chunk), pass.ctx);
 }
 
 void backward_tile(Pass& pass, int64_t first, Tensor dhidden, Tensor dweight, const HeadObjective& objective) {
@@ -197,20 +138,13 @@ void backward_tile(Pass& pass, int64_t first, Tensor dhidden, Tensor dweight, co
   for (int64_t v = last; v >= 0; v -= pass.tile.vocab) {  // backwards: the logits of the last chunk are still there
     const Chunk chunk = chunk_at(pass, first, v);
     if (v != last) compute_logits(pass, chunk);
-    dispatch(hidden.dtype, [&]<class T>() {
-#pragma omp parallel for num_threads(pass.ctx.threads) schedule(static)
-      for (int64_t i = 0; i < count; ++i) {
-        const float weight = objective.weights.empty() ? 1 : objective.weights[first + i];
-        gradient_row(pass.dlogits.row<T>(i), logit_row(pass, chunk, i), pass.states[i], pass.target(first + i),
-                     weight * objective.cross_entropy_scale, weight * objective.kl_scale);
-      }
-    });
-    const Tensor dlogits = pass.dlogits.row_range(0, count).col_range(0, chunk.vocab_count);
+    const Tensor dlogits = part_of(pass.dlogits, chunk);
+    write_gradient(dlogits, logits_of(pass, chunk), tokens_of(pass, chunk), objective, pass.ctx);
     matmul_backward_input(dhidden_sum, dlogits, weight_rows(pass.in.student.weight, chunk), pass.ctx, v != last);
     if (dweight.data)
       matmul_backward_weight(dweight.row_range(chunk.vocab_first, chunk.vocab_count), dlogits, hidden, pass.ctx);
   }
-  copy(dhidden.row_range(first, count), dhidden_sum);
+  copy(dhidden.row_range(first, count), dhidden_sum, pass.ctx);
 }
 
 void check_head(const char* role, const Head& head, int64_t N, int64_t V) {
@@ -237,7 +171,7 @@ void check_forward(const HeadLosses& out, const HeadInputs& in) {
   check_result("teacher_rank", out.teacher_rank, DType::i32, N, in.teacher.has_value(), "a teacher");
   if (in.targets.empty()) return;
   CHECK(int64_t(in.targets.size()) == N, "{} targets for {} tokens", in.targets.size(), N);
-  for (int64_t n = 0; n < N; ++n)
+  for (int64_t n = 0; n < std::ssize(in.targets.span()); ++n)
     if (in.targets[n] >= V)
       throw bad_input("target {} of token {}: the vocabulary has {} entries", in.targets[n], n, V);
 }
@@ -257,7 +191,7 @@ void check_backward(Tensor dhidden, Tensor dweight, const HeadInputs& in, const 
 void head_loss_forward(const HeadLosses& out, const HeadInputs& in, Context& ctx) {
   check_forward(out, in);
   const ArenaScope scope(ctx.scratch);
-  Pass pass = make_pass(out, in, false, ctx);
+  Pass pass = make_pass(out, in, nullptr, ctx);
   for (int64_t n = 0; n < in.student.hidden.rows; n += pass.tile.tokens) forward_tile(pass, n);
 }
 
@@ -266,7 +200,7 @@ void head_loss_forward_backward(const HeadLosses& out, Tensor dhidden, Tensor dw
   check_forward(out, in);
   check_backward(dhidden, dweight, in, objective);
   const ArenaScope scope(ctx.scratch);
-  Pass pass = make_pass(out, in, true, ctx);
+  Pass pass = make_pass(out, in, &objective, ctx);
   for (int64_t n = 0; n < in.student.hidden.rows; n += pass.tile.tokens) {
     forward_tile(pass, n);
     backward_tile(pass, n, dhidden, dweight, objective);

@@ -19,8 +19,8 @@ struct Head {
 struct HeadInputs {
   Head student;
   std::optional<Head> teacher = {};
-  Indices targets = {};                     ///< (N) the true next token; < 0: not counted. Empty: no cross-entropy.
-  int64_t tile_bytes = int64_t{128} << 20;  ///< logits in memory at one time; at least 512 of one token are held
+  Indices targets = {};    ///< (N) the true next token; < 0: not counted. Empty: no cross-entropy.
+  int64_t tile_bytes = 0;  ///< logits in memory at one time, at least 512 of one token; 0: what the device likes
 };
 
 /// Results for each token; an empty tensor is not computed. With l and t the student's and the teacher's logits,

@@ -38,6 +38,14 @@ class Indices {
   size_t size_ = 0;
 };
 
+/// Numbers in memory that operations may change: where they are a GPU's, only it knows them.
+///
+///   numbers  (1, size)  i32
+inline Indices indices_in(Tensor numbers) {
+  if (numbers.device == Device::cuda) return {{}, numbers};
+  return std::span<const int32_t>(numbers.as<int32_t>(), static_cast<size_t>(numbers.cols));
+}
+
 /// A copy of `host` in `memory`, which is the context's device's; on the CPU, and in planning, only its size counts.
 Indices send(std::span<const int32_t> host, Arena& memory, Context& ctx);
 

@@ -162,7 +162,7 @@ struct Sums<__nv_bfloat16, norm, aligned> {
     for (int i = 0; i < 2; ++i) {
       const int k = column + i * w.kStride;
       const L x = load<aligned, false>(op.x + token * op.stride_x + k, op.K - k);
-      unsigned u[4], l[4], b[4];
+      uint32_t u[4], l[4], b[4];
       memcpy(u, &w.upper[i], sizeof u), memcpy(l, &w.lower[i], sizeof l), memcpy(b, &x, sizeof b);
       if (norm) {
         const L weight = load<aligned, false>(op.norm + k, op.K - k);

@@ -28,7 +28,21 @@ struct RunOptions {
   std::string config, run_dir;
   std::vector<std::string> overrides;
   bool again = false;
+  std::string wave;
 };
+
+/// `layers=0:20`; nothing where there is no text.
+std::optional<LayerRange> parse_wave(std::string_view text) {
+  if (text.empty()) return std::nullopt;
+  constexpr std::string_view kKey = "layers=";
+  const size_t colon = text.find(':');
+  if (text.starts_with(kKey) && colon != std::string_view::npos) {
+    const auto begin = parse_count(text.substr(kKey.size(), colon - kKey.size())),
+               end = parse_count(text.substr(colon + 1));
+    if (begin && end && 0 <= *begin && *begin < *end) return LayerRange{*begin, *end};
+  }
+  throw bad_input("--wave {}: no range of layers; write layers=0:20 for the first twenty", text);
+}
 
 void add_common(CLI::App& app, CommonOptions& o) {
   app.add_option("--device", o.device, "Where to compute")
@@ -93,12 +107,19 @@ void add_stage_verb(CommandLine& line, std::string_view name, std::string_view s
   CLI::App& verb = line.add_verb(name, summary, fmt::format("tangram {} configs/quickstart.yaml", name));
   add_run_options(verb, line.run);
   verb.add_flag("--again", line.run.again, "Run what is complete, too");
+  if (only == "distill")
+    verb.add_option(
+            "--wave", line.run.wave,
+            "Depth first: train only these layers now. The boundary before the first of them is the one that an "
+            "earlier wave left, or is computed by a forward pass")
+        ->type_name("layers=BEGIN:END");
   line.verbs.emplace_back(&verb, [&line, stages, only](const VerbInput& input) {
     SearchConfig config = read_search_config(line.run.config, line.run.overrides);
     if (!line.run.run_dir.empty()) config.run_dir = std::filesystem::absolute(line.run.run_dir).lexically_normal();
     if (input.threads > 0) config.threads = input.threads;
     Context ctx(Context::Options{.device = input.device, .threads = static_cast<int>(config.threads)});
-    const std::vector<StageResult> results = run_pipeline(stages, config, {only, line.run.again}, ctx, input.console);
+    const std::vector<StageResult> results =
+        run_pipeline(stages, config, {only, line.run.again, parse_wave(line.run.wave)}, ctx, input.console);
     print_results(input.out, input.json, config, results);
   });
 }

@@ -14,6 +14,7 @@ constexpr double kMostTokens = 1e15;
 constexpr double kMostSize = 1 << 20;  // of a model's dimension and of a sequence; keeps products inside 64 bits
 constexpr std::string_view kDTypeNames[] = {"f32", "bf16"};
 constexpr std::string_view kDecayNames[] = {"linear", "cosine"};
+constexpr std::string_view kOrderNames[] = {"breadth_first", "depth_first"};
 constexpr std::string_view kInitNames[] = {"prune", "least_squares", "random"};
 constexpr std::string_view kTargetNames[] = {"subblock", "block"};
 constexpr std::string_view kHardwareNames[] = {"this"};
@@ -106,6 +107,7 @@ static void describe(V& v, SearchSpaceConfig& c) {
 template <class V>
 static void describe(V& v, DistillConfig& c) {
   describe(v, c.training);
+  v.choice("order", c.order, kOrderNames);
   v.choice("init", c.init, kInitNames);
   v.choice("target", c.target, kTargetNames);
 }
@@ -311,11 +313,12 @@ std::string write_config(const SearchConfig& config, const std::filesystem::path
 }
 
 std::map<std::string, std::string> config_sections(const SearchConfig& config) {
-  SearchConfig without_run_dir = config;
-  without_run_dir.run_dir.clear();
+  SearchConfig that_counts = config;
+  that_counts.run_dir.clear();
+  that_counts.distill.order = {};
   std::map<std::string, std::string> sections;
   std::string top, path;
-  std::istringstream lines(write(without_run_dir, fingerprint));
+  std::istringstream lines(write(that_counts, fingerprint));
   for (std::string line; std::getline(lines, line);) {
     const size_t depth = line.find_first_not_of(' ') / 2;
     const std::string key = line.substr(2 * depth, line.find(':') - 2 * depth);

@@ -69,8 +69,15 @@ struct SearchSpaceConfig {
   std::vector<int64_t> spans = {1};  ///< numbers of layers that one block may stand for; only 1 so far
 };
 
+/// In which order layers take their steps; the students are the same, bit for bit.
+enum class DistillOrder : uint8_t {
+  breadth_first,  ///< every layer takes a step before any takes the next: one pass over the text, all in memory
+  depth_first,    ///< every layer takes all its steps before the next: one layer in memory, boundaries on disk
+};
+
 struct DistillConfig {
   TrainingConfig training;
+  DistillOrder order = DistillOrder::breadth_first;
   Init init = Init::least_squares;
   BldTarget target = BldTarget::subblock;
 };
@@ -155,7 +162,8 @@ std::string write_config(const SearchConfig& config, const std::filesystem::path
 
 /// The text of every top-level key but run_dir, and of every key of a section under `section.key`; defaults too, with
 /// paths replaced by the fingerprint of what they name.
-/// What a stage makes depends on nothing else of the config than the texts of the keys it reads.
+/// What a stage makes depends on nothing else of the config than the texts of the keys it reads; so distill.order is as
+/// if it were not given.
 std::map<std::string, std::string> config_sections(const SearchConfig& config);
 
 /// Where the config has `key.path` (list items by number), for a message; the config's name if it is a default.

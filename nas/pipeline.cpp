@@ -76,10 +76,11 @@ std::vector<StageResult> run_pipeline(std::span<const Stage> all, const SearchCo
     console.say("{}: {}", stage.name, reason.empty() ? "again, as asked" : reason);
     const auto start = std::chrono::steady_clock::now();
     const std::vector<std::filesystem::path> outputs =
-        stage.run({config, run.root, run.begin(stage.name, inputs), ctx, console});
-    run.complete(stage.name, inputs, outputs);
+        stage.run({config, run.root, run.begin(stage.name, inputs), ctx, console, options.wave});
     const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
-    console.say("{}: done in {}", stage.name, format_seconds(took.count()));
+    if (!outputs.empty()) run.complete(stage.name, inputs, outputs);
+    console.say("{}: {} in {}", stage.name, outputs.empty() ? "these layers done" : "done",
+                format_seconds(took.count()));
     results.push_back({stage.name, false, took.count()});
   }
   return results;

@@ -91,9 +91,10 @@ Evaluation measure_undistilled(Evaluator& evaluator, const ChosenArchitecture& c
   options.init = in.config.distill.init;
   options.batch_tokens = 1;
   options.seed = in.config.seed;
+  Context host(Context::Options{.threads = in.ctx.threads});  // where variants start
   const BldTrainer before_training(
       teacher, trained, options,
-      [&](int64_t layer) { return load_statistics(statistics_path(in.run_dir, layer), teacher.config); }, in.ctx);
+      [&](int64_t layer) { return load_statistics(statistics_path(in.run_dir, layer), teacher.config); }, host);
   for (size_t i = 0; i < trained.size(); ++i) apply_entry(student, before_training.entry(i));
   return evaluator.measure(move_model(student, in.ctx.device, in.ctx), chosen.name, chosen.target, chosen.method,
                            "undistilled");

@@ -48,10 +48,11 @@ void check_teacher(const StageInput& in, const Model& teacher) {
 
 std::vector<fs::path> run_prepare(const StageInput& in) {
   std::vector<fs::path> outputs;
-  const Model teacher = load_teacher(in.config, in.run_dir, in.config.distill.training.dtype);
+  const DType dtype = in.config.distill.training.dtype;
+  const TeacherSource teacher = streamed_teacher(teacher_path(in.config, in.run_dir), dtype);
   search_space(in.config, teacher.config);  // a slip in it is refused before the work, though only distill reads it
   if (in.config.data.skills) {
-    check_teacher(in, teacher);
+    check_teacher(in, move_model(load_teacher(in.config, in.run_dir, dtype), in.ctx.device, in.ctx));
   } else {
     const Tokenizer tokenizer = load_tokenizer(teacher_path(in.config, in.run_dir));
     for (const bool validation : {false, true})

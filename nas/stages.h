@@ -1,5 +1,6 @@
 #pragma once
 #include <filesystem>
+#include <optional>
 #include <span>
 #include <string_view>
 #include <vector>
@@ -11,6 +12,11 @@
 
 namespace tangram {
 
+/// Layers from `begin` up to, but not including, `end`.
+struct LayerRange {
+  int64_t begin = 0, end = 0;
+};
+
 /// What a stage works with.
 struct StageInput {
   const SearchConfig& config;
@@ -18,6 +24,7 @@ struct StageInput {
   std::filesystem::path work;  ///< its own folder: checkpoints here outlive a kill, and go when the stage is complete
   Context& ctx;
   Console& console;
+  std::optional<LayerRange> wave = {};  ///< the only layers to work on now
 };
 
 /// One step of the pipeline. It reads keys of the config and what earlier stages wrote, and nothing else: it runs again
@@ -27,7 +34,7 @@ struct Stage {
   std::vector<std::string_view> keys;   ///< of the config (`seed`, `distill.dtype`) that its result depends on
   std::vector<std::string_view> after;  ///< the stages whose files it reads
   /// Does the work, from the last checkpoint in `work` if there is one, and returns the files and folders it wrote
-  /// below `run_dir`.
+  /// below `run_dir`; none if it is not complete, since it worked on some layers only.
   std::vector<std::filesystem::path> (*run)(const StageInput&);
   /// Whether the config has such a stage at all; null: always.
   bool (*is_part_of)(const SearchConfig&) = nullptr;
@@ -46,6 +53,7 @@ struct StageResult {
 struct PipelineOptions {
   std::string_view only;  ///< one stage, whose predecessors have to be complete; empty: all
   bool again = false;     ///< run what is complete, too
+  std::optional<LayerRange> wave = {};
 };
 
 /// Runs stages of `stages` in a run directory that belongs to the config's teacher, skipping what is complete.

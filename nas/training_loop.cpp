@@ -50,6 +50,8 @@ void run_training(const TrainingRun& run, LossCurve& curve, Console& console, Co
   if (first > 0) {
     run.resume(first);
     console.say("{}: goes on after step {} of {}", run.label, first, run.steps);
+  } else if (run.start) {
+    run.start();
   }
   Progress progress(console, run.label, "tokens", double(run.steps * run.tokens_per_step),
                     double(first * run.tokens_per_step));
@@ -60,6 +62,7 @@ void run_training(const TrainingRun& run, LossCurve& curve, Console& console, Co
     std::copy(row.begin(), row.end(), curve.values.begin() + step * static_cast<int64_t>(columns));
     progress.update(double((step + 1) * run.tokens_per_step), run.note(row));
     if (step + 1 == run.steps || seconds_since(last_checkpoint) >= run.checkpoint_seconds) {
+      if (run.before_checkpoint) run.before_checkpoint();
       write_checkpoint(run, curve, step + 1, ctx);
       last_checkpoint = std::chrono::steady_clock::now();
     }

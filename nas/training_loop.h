@@ -23,7 +23,9 @@ struct TrainingRun {
   double checkpoint_seconds = 300;
   std::filesystem::path checkpoint;                             ///< where the state is kept between checkpoints
   std::function<std::vector<NamedTensor>()> state;              ///< what a checkpoint reads and writes
+  std::function<void()> start = {};                             ///< where there is no checkpoint; or null
   std::function<void(int64_t steps_done)> resume;               ///< after the state was filled
+  std::function<void()> before_checkpoint = {};                 ///< or null
   std::function<std::vector<float>(int64_t step)> step;         ///< does one and returns its row of the curve
   std::function<std::string(std::span<const float> row)> note;  ///< for the progress line
 };

@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "blocks/config_json.h"
+#include "blocks/decoder.h"
 #include "blocks/generate.h"
 #include "kernels/elementwise.h"
 #include "kernels/peak.h"
@@ -74,6 +75,7 @@ class Bench {
         o_(o),
         ctx_(ctx),
         memory_(make_cache(model, o.batch, o.prompt_tokens + o.output_tokens + 1)),
+        decoder_(model, memory_.cache, ctx),
         next_(static_cast<size_t>(o.batch)) {
     for (int64_t i = 0; i < o.batch * o.prompt_tokens; ++i)
       prompts_.push_back(static_cast<int32_t>(i % model.config.vocab_size));
@@ -94,7 +96,8 @@ class Bench {
   Phase decode() {
     std::vector<Tensor> weights;
     for (const NamedTensor& t : named_tensors(model_)) weights.push_back(t.tensor);
-    decode_step(o_.prompt_tokens);
+    decoder_.start(next_, std::vector<int32_t>(next_.size(), static_cast<int32_t>(o_.prompt_tokens)));
+    decoder_.step();
     Phase phase{.name = "decode", .units = "GB/s"};
     const int64_t steps_a_turn = ceil_div(o_.output_tokens, kDecodeTurns);
     for (int64_t step = 1; step <= o_.output_tokens; step += steps_a_turn) {
@@ -102,7 +105,8 @@ class Bench {
       double bytes = 0;
       for (int64_t i = step; i < end; ++i) bytes += decode_bytes(model_, o_.batch, o_.prompt_tokens + i + 1);
       const double seconds = best_seconds(1, [&] {
-        for (int64_t i = step; i < end; ++i) decode_step(o_.prompt_tokens + i);
+        for (int64_t i = step; i < end; ++i) decoder_.step();
+        synchronize(ctx_);
       });
       if (const double rate = bytes / seconds * 1e-9; rate > phase.rate) {
         phase.rate = rate;
@@ -128,15 +132,6 @@ class Bench {
         ctx_);
   }
 
-  void decode_step(int64_t past) {
-    const std::vector<int32_t> lengths(next_.size(), 1), pasts(next_.size(), static_cast<int32_t>(past));
-    ArenaScope scope(ctx_.scratch);
-    const SequenceBatch batch(model_.config, lengths, pasts, ctx_.scratch, ctx_);
-    const Tensor hidden = ctx_.scratch.tensor(o_.batch, model_.config.hidden_size, model_.dtype);
-    model_infer(hidden, model_, next_, batch.view(), memory_.cache, ctx_);
-    draw(hidden);
-  }
-
   void draw(Tensor hidden) {
     const Tensor logits = ctx_.scratch.tensor(o_.batch, model_.config.vocab_size, DType::f32);
     model_logits(logits, model_, hidden, ctx_);
@@ -149,6 +144,7 @@ class Bench {
   const Options& o_;
   Context& ctx_;
   ContiguousCache memory_;
+  Decoder decoder_;
   std::vector<int32_t> next_;     // (B)
   std::vector<int32_t> prompts_;  // (B, T)
 };

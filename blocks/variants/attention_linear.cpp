@@ -36,8 +36,8 @@ extern const Variant attention_linear{
                   Context& ctx) { linear_forward(y, proj, ctx); },
     .backward = [](Tensor dproj, Grads, Tensor dy, Tensor, Saved, Params, VariantShape, const Sequences&,
                    Context& ctx) { linear_backward(dproj, dy, ctx); },
-    .infer = [](Tensor y, Tensor x, Params params, VariantShape, const LayerCache&, const Sequences&,
-                Context& ctx) { matmul_forward(y, x, params[0], ctx); },
+    .infer = [](Tensor y, const Normed& x, Params params, VariantShape, const LayerCache&, const Sequences&,
+                Context& ctx) { linear_infer(y, x, params, ctx); },
 };
 
 }  // namespace tangram

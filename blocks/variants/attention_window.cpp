@@ -36,11 +36,9 @@ extern const Variant attention_window{
            const Sequences& sequences, Context& ctx) {
           softmax_attention_backward(dproj, grads, dy, proj, saved, params, attention_shape(s), sequences, ctx);
         },
-    .infer =
-        [](Tensor y, Tensor x, Params params, VariantShape s, const LayerCache& cache, const Sequences& sequences,
-           Context& ctx) {
-          softmax_attention_infer(y, x, params, attention_shape(s), s.config, cache, sequences, ctx);
-        },
+    .infer = [](Tensor y, const Normed& x, Params params, VariantShape s, const LayerCache& cache,
+                const Sequences& sequences,
+                Context& ctx) { softmax_attention_infer(y, x, params, attention_shape(s), cache, sequences, ctx); },
 };
 
 }  // namespace tangram

@@ -92,13 +92,12 @@ void backward(Tensor dproj, Grads grads, Tensor dy, Tensor proj, Saved saved, Pa
                   proj.col_range(s.size, s.size), ctx);
 }
 
-void infer(Tensor y, Tensor x, Params weights, VariantShape s, const LayerCache&, const Sequences&, Context& ctx) {
+void infer(Tensor y, const Normed& x, Params weights, VariantShape s, const LayerCache&, const Sequences&,
+           Context& ctx) {
   ArenaScope scope(ctx.scratch);
-  const Tensor proj = ctx.scratch.tensor(x.rows, 2 * s.size, x.dtype);
-  const Tensor h = ctx.scratch.tensor(x.rows, s.size, x.dtype);
-  input_projection(proj, x, weights, params(s), ctx);
-  swiglu_forward(h, proj.col_range(0, s.size), proj.col_range(s.size, s.size), ctx);
-  matmul_forward(y, h, weights[2], ctx);
+  const Tensor h = ctx.scratch.tensor(y.rows, s.size, y.dtype);
+  norm_matmul_swiglu(h, x, weights[0], weights[1], ctx);
+  matmul_forward(y, h, weights[2], ctx, /*accumulate=*/true);
 }
 
 }  // namespace

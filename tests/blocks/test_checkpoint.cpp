@@ -11,6 +11,7 @@
 #include "kernels/random.h"
 #include "tests/blocks/damage.h"
 #include "tests/blocks/folder.h"
+#include "tests/own_sequences.h"
 
 namespace tangram {
 namespace {
@@ -62,7 +63,7 @@ void expect_same_weights(const Model& a, const Model& b) {
 std::vector<float> logits_of(const Model& model, const std::vector<int32_t>& tokens, Context& ctx) {
   Arena arena(1 << 24);
   const int32_t lengths[] = {static_cast<int32_t>(tokens.size())};
-  const SequenceBatch batch(model.config, lengths);
+  const OwnSequences batch(model.config, lengths);
   const Tensor hidden = arena.tensor(batch.tokens(), model.config.hidden_size, model.dtype);
   const Tensor logits = arena.tensor(batch.tokens(), model.config.vocab_size, DType::f32);
   model_hidden(hidden, model, tokens, batch.view(), ctx);

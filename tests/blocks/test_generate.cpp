@@ -7,6 +7,7 @@
 
 #include "kernels/random.h"
 #include "tests/blocks/folder.h"
+#include "tests/own_sequences.h"
 #include "tests/small_model.h"
 
 namespace tangram {
@@ -39,7 +40,7 @@ struct GenerateTest : testing::Test {
 
   // Logits behind all of `tokens`, from a whole forward pass without a cache.
   std::vector<float> logits_behind(const std::vector<int32_t>& tokens) {
-    const SequenceBatch batch(model.config, std::vector<int32_t>{int32_t(tokens.size())});
+    const OwnSequences batch(model.config, std::vector<int32_t>{int32_t(tokens.size())});
     ArenaScope scope(ctx.scratch);
     const Tensor hidden = ctx.scratch.tensor(batch.tokens(), model.config.hidden_size, model.dtype);
     model_hidden(hidden, model, tokens, batch.view(), ctx);
@@ -109,7 +110,7 @@ TEST_F(GenerateTest, PrefillInPartsIsTheWholeForwardPass) {
   constexpr int64_t S = 3, T = 11;
   std::vector<int32_t> ids;
   for (int64_t i = 0; i < S * T; ++i) ids.push_back(int32_t(random_below(23, 1, 0, uint64_t(i))));
-  const SequenceBatch batch(model.config, std::vector<int32_t>(S, T));
+  const OwnSequences batch(model.config, std::vector<int32_t>(S, T));
   const Tensor whole = ctx.scratch.tensor(S * T, model.config.hidden_size, DType::f32);
   model_hidden(whole, model, ids, batch.view(), ctx);
   for (int64_t at_once : {1, 12, 100}) {

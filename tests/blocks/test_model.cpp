@@ -6,6 +6,7 @@
 #include <set>
 
 #include "kernels/random.h"
+#include "tests/own_sequences.h"
 
 namespace tangram {
 namespace {
@@ -46,7 +47,7 @@ struct Case {
   Context ctx{Context::Options{.threads = 2}};
   Arena arena{32 << 20};
   std::vector<int32_t> tokens{1, 5, 18, 5, 0, 7, 2, 2, 11};
-  SequenceBatch batch;
+  OwnSequences batch;
 
   explicit Case(bool tied)
       : config(small_config(tied)),
@@ -136,7 +137,7 @@ TEST(Model, PrefillThenDecodeEqualsForward) {
   for (size_t step = 0; step < rows.size(); ++step) {
     std::vector<int32_t> tokens;
     for (int32_t r : rows[step]) tokens.push_back(c.tokens[size_t(r)]);
-    const SequenceBatch batch(c.config, lengths[step], past[step]);
+    const OwnSequences batch(c.config, lengths[step], past[step]);
     const Tensor hidden = c.arena.tensor(batch.tokens(), c.config.hidden_size, DType::f32);
     model_infer(hidden, c.model, tokens, batch.view(), cache, c.ctx);
     for (size_t i = 0; i < rows[step].size(); ++i)
@@ -148,7 +149,7 @@ TEST(Model, PrefillThenDecodeEqualsForward) {
 TEST(Model, RefusesToOutgrowItsCache) {
   Case c(false);
   KvCache cache(c.model.architecture(), c.config, 1, 8, DType::f32, c.arena);
-  const SequenceBatch batch(c.config, std::vector<int32_t>{3}, std::vector<int32_t>{6});
+  const OwnSequences batch(c.config, std::vector<int32_t>{3}, std::vector<int32_t>{6});
   const Tensor hidden = c.arena.tensor(3, c.config.hidden_size, DType::f32);
   EXPECT_THROW(model_infer(hidden, c.model, std::vector<int32_t>{1, 2, 3}, batch.view(), cache, c.ctx), Error);
 }

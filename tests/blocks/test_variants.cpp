@@ -9,7 +9,9 @@
 #include "blocks/block.h"
 #include "blocks/kv_cache.h"
 #include "blocks/model.h"
+#include "kernels/elementwise.h"
 #include "kernels/random.h"
+#include "tests/own_sequences.h"
 
 namespace tangram {
 namespace {
@@ -53,7 +55,7 @@ struct Bench {
   Arena arena{64 << 20};
   DType dtype;
   SubblockWeights weights;
-  SequenceBatch batch;
+  OwnSequences batch;
   Tensor residual, y;
   SubblockActivations saved;
 
@@ -192,16 +194,16 @@ void expect_infer_equals_forward(const Choice& choice, DType dtype, int32_t chun
       from.push_back(bench.residual.row_range(row + begin, count)), to.push_back(result.row_range(row + begin, count));
       row += length;
     }
-    const SequenceBatch batch(bench.config, now, past);
+    const OwnSequences batch(bench.config, now, past);
     ArenaScope scope(bench.arena);
     const Tensor x = bench.arena.tensor(batch.tokens(), bench.config.hidden_size, dtype);
-    const Tensor y = bench.arena.tensor(batch.tokens(), bench.config.hidden_size, dtype);
     int64_t at = 0;
     for (const Tensor& part : from) copy(x.row_range(at, part.rows), part), at += part.rows;
-    subblock_infer(y, x, bench.weights, bench.config, cache.layer(0), batch.view(), bench.ctx);
+    subblock_infer(x, bench.weights, bench.config, cache.layer(0, bench.ctx), batch.view(), bench.ctx);
     at = 0;
-    for (const Tensor& part : to) copy(part, y.row_range(at, part.rows)), at += part.rows;
+    for (const Tensor& part : to) copy(part, x.row_range(at, part.rows)), at += part.rows;
   }
+  add(bench.y, bench.y, bench.residual, bench.ctx);
   EXPECT_LE(relative_difference(result, bench.y), tolerance) << choice.name() << " in chunks of " << chunk;
 }
 

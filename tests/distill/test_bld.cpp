@@ -2,50 +2,10 @@
 
 #include <gtest/gtest.h>
 
-#include "tests/distill/small_batch.h"
+#include "tests/distill/bld_setting.h"
 
 namespace tangram {
 namespace {
-
-struct Setting {
-  Model teacher = small_teacher();
-  Context ctx{Context::Options{.threads = 2}};
-  std::vector<LayerStatistics> statistics;
-
-  Setting() {
-    const std::vector<Batch> batches{small_batch(100), small_batch(101)};
-    collect_statistics(
-        teacher, batches, [&](int64_t, const LayerStatistics& s) { statistics.push_back(s); }, ctx);
-  }
-
-  Replacement plain(int64_t layer, Subblock subblock, const char* name) const {
-    Replacement r{.first_layer = layer, .layer_count = 1, .attention = {}, .ffn = {}};
-    r.of(subblock) = parse_choice(subblock, name, teacher.config);
-    return r;
-  }
-  std::vector<Replacement> all_of_layer(int64_t layer) const {
-    std::vector<Replacement> all;
-    for (const char* name : {"gqa_1", "linear", "window_3"}) all.push_back(plain(layer, Subblock::attention, name));
-    for (const char* name : {"ffn_24", "ffn_8", "linear"}) all.push_back(plain(layer, Subblock::ffn, name));
-    return all;
-  }
-  Replacement pair(int64_t layer) const {
-    Replacement r = plain(layer, Subblock::attention, "no_op");
-    r.ffn = teacher_choice(Subblock::ffn, teacher.config);
-    return r;
-  }
-  BldOptions options() const {
-    BldOptions o;
-    o.batch_tokens = kSmallBatchTokens;
-    o.init = Init::prune;
-    o.schedule.learning_rate_peak = 3e-3;
-    o.schedule.steps = 40;
-    return o;
-  }
-  BldTrainer trainer(std::vector<Replacement> replacements, const BldOptions& o) {
-    return {teacher, std::move(replacements), o, [&](int64_t layer) { return statistics[size_t(layer)]; }, ctx};
-  }
-};
 
 void train(BldTrainer& trainer, int64_t steps, int64_t micro_batches = 1) {
   for (int64_t i = 0; i < steps; ++i) {
@@ -56,22 +16,8 @@ void train(BldTrainer& trainer, int64_t steps, int64_t micro_batches = 1) {
   }
 }
 
-double largest_difference(const LibraryEntry& a, const LibraryEntry& b) {
-  double largest = 0;
-  for (Subblock s : {Subblock::attention, Subblock::ffn}) {
-    if (!a.of(s)) continue;
-    for (size_t p = 0; p < a.of(s)->params.size(); ++p) {
-      const Tensor x = a.of(s)->params[p].values, y = b.of(s)->params[p].values;
-      for (int64_t r = 0; r < x.rows; ++r)
-        for (int64_t c = 0; c < x.cols; ++c)
-          largest = std::max(largest, std::abs(double(x.row<float>(r)[c]) - double(y.row<float>(r)[c])));
-    }
-  }
-  return largest;
-}
-
 TEST(Bld, EveryLossFalls) {
-  Setting setting;
+  BldSetting setting;
   std::vector<Replacement> all;
   for (int64_t layer = 0; layer < 3; ++layer) {
     for (const Replacement& r : setting.all_of_layer(layer)) all.push_back(r);
@@ -87,7 +33,7 @@ TEST(Bld, EveryLossFalls) {
 
 // Oracle: each variant trained by itself. The products have other shapes, so only rounding may differ.
 TEST(Bld, VariantsTrainedTogetherEqualVariantsTrainedAlone) {
-  Setting setting;
+  BldSetting setting;
   const std::vector<Replacement> all = setting.all_of_layer(1);
   BldTrainer together = setting.trainer(all, setting.options());
   train(together, 5);
@@ -104,7 +50,7 @@ TEST(Bld, VariantsTrainedTogetherEqualVariantsTrainedAlone) {
 // The variants of a subblock share one product forward and one backward; the rest are the teacher's and each variant's
 // own matrix to the residual stream (forward, to its input, to its weight).
 TEST(Bld, VariantsShareTheProductWithTheirInput) {
-  Setting setting;
+  BldSetting setting;
   const auto calls_of_a_step = [&](const std::vector<Replacement>& replacements) {
     BldTrainer trainer = setting.trainer(replacements, setting.options());
     train(trainer, 1);
@@ -120,7 +66,7 @@ TEST(Bld, VariantsShareTheProductWithTheirInput) {
 }
 
 TEST(Bld, ResumedRunEndsWithTheSameBytes) {
-  Setting setting;
+  BldSetting setting;
   std::vector<Replacement> all = setting.all_of_layer(2);
   all.push_back(setting.pair(0));
   BldTrainer whole = setting.trainer(all, setting.options());
@@ -139,7 +85,7 @@ TEST(Bld, ResumedRunEndsWithTheSameBytes) {
 
 // With beta1 = 0 and no clipping, moment 1 is the gradient: that of two micro-batches is the mean of the two.
 TEST(Bld, MicroBatchesAverage) {
-  Setting setting;
+  BldSetting setting;
   BldOptions options = setting.options();
   options.optimiser.beta1 = 0, options.optimiser.gradient_clip = 0;
   std::vector<Replacement> all = setting.all_of_layer(0);
@@ -163,7 +109,7 @@ TEST(Bld, MicroBatchesAverage) {
 
 // Behind the FFN the block's error is the subblock's, in another unit: the same first loss but for the denominator.
 TEST(Bld, BlockTargetMeasuresTheBlock) {
-  Setting setting;
+  BldSetting setting;
   BldOptions options = setting.options();
   options.target = BldTarget::block;
   const std::vector<Replacement> all = setting.all_of_layer(1);
@@ -178,7 +124,7 @@ TEST(Bld, BlockTargetMeasuresTheBlock) {
 
 // The teacher's own attention reproduces the block exactly, so its loss through the frozen rest is 0.
 TEST(Bld, BlockTargetOfTheTeachersOwnSubblockIsZero) {
-  Setting setting;
+  BldSetting setting;
   BldOptions options = setting.options();
   options.target = BldTarget::block;
   BldTrainer trainer = setting.trainer({setting.plain(1, Subblock::attention, "gqa_2")}, options);
@@ -187,7 +133,7 @@ TEST(Bld, BlockTargetOfTheTeachersOwnSubblockIsZero) {
 }
 
 TEST(Bld, LeastSquaresStartsBelowThePrunedStart) {
-  Setting setting;
+  BldSetting setting;
   const std::vector<Replacement> all{setting.plain(1, Subblock::attention, "linear"),
                                      setting.plain(1, Subblock::ffn, "linear"),
                                      setting.plain(1, Subblock::ffn, "ffn_24")};
@@ -202,7 +148,7 @@ TEST(Bld, LeastSquaresStartsBelowThePrunedStart) {
 }
 
 TEST(Bld, RefusesABatchOfAnotherSize) {
-  Setting setting;
+  BldSetting setting;
   BldTrainer trainer = setting.trainer(setting.all_of_layer(0), setting.options());
   Batch batch = small_batch(0);
   batch.tokens.pop_back(), batch.targets.pop_back(), --batch.lengths.back();

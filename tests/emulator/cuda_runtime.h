@@ -3,7 +3,8 @@
 // kernels; what they write in PTX has a branch for the emulator in kernels/mma.cuh. A kernel's source is compiled as
 // ordinary C++ against this header in place of the toolkit's; every thread of a block is a fiber, and blocks run one
 // after the other. "Device" memory is the host's, in allocations that end at a page which nobody may touch, so an
-// access past the end of one is a crash.
+// access past the end of one is a crash. So is any access of the host: the memory is there only while something that
+// was queued is at work.
 //
 // Beside results this shows what a GPU may hide: threads that wait at different barriers end in an Error, and fibers
 // run in another order in every launch, so a missing barrier shows as a result that changes.
@@ -11,6 +12,7 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <cstdlib>
 #include <cstring>
 #include <functional>
 #include <type_traits>
@@ -132,6 +134,8 @@ inline unsigned __ballot_sync(unsigned, int predicate) { return tangram::emulato
 inline int __any_sync(unsigned, int predicate) { return tangram::emulator::ballot(predicate != 0) != 0; }
 inline int __all_sync(unsigned, int predicate) { return tangram::emulator::ballot(predicate == 0) == 0; }
 
+inline int __popc(unsigned x) { return __builtin_popcount(x); }
+
 template <class T>
 T __ldg(const T* p) {
   return *p;
@@ -199,8 +203,10 @@ const char* cudaGetErrorString(cudaError_t error);
 cudaError_t cudaMalloc(void** p, size_t bytes);
 cudaError_t cudaFree(void* p);
 inline cudaError_t cudaDeviceSynchronize() { return cudaSuccess; }
-inline cudaError_t cudaMallocHost(void** p, size_t bytes) { return cudaMalloc(p, bytes); }
-inline cudaError_t cudaFreeHost(void* p) { return cudaFree(p); }
+inline cudaError_t cudaMallocHost(void** p, size_t bytes) {
+  return (*p = std::malloc(bytes)) ? cudaSuccess : cudaErrorMemoryAllocation;
+}
+inline cudaError_t cudaFreeHost(void* p) { return std::free(p), cudaSuccess; }
 cudaError_t cudaMemGetInfo(size_t* free_bytes, size_t* total_bytes);
 inline cudaError_t cudaGetLastError() { return cudaSuccess; }
 inline cudaError_t cudaGetDeviceCount(int* count) { return *count = 1, cudaSuccess; }

@@ -230,7 +230,18 @@ void wait_for_copies(int groups_left) {
 
 // --- memory ---
 
-static std::map<void*, std::pair<void*, size_t>> allocations;  // by the address given out: the mapping
+struct DeviceMapping {
+  void* base;
+  size_t bytes;  // that may be touched
+  size_t mapped;
+};
+static std::map<void*, DeviceMapping> allocations;  // by the address given out
+
+// Lets everybody touch the memory of the device, or nobody.
+static void protect_device_memory(int protection) {
+  for (const auto& [p, mapping] : allocations)
+    if (mapping.bytes > 0) mprotect(mapping.base, mapping.bytes, protection);
+}
 
 const char* cudaGetErrorString(cudaError_t error) {
   return error == cudaErrorMemoryAllocation           ? "out of memory"
@@ -243,11 +254,10 @@ cudaError_t cudaMalloc(void** p, size_t bytes) {
   if (tangram::emulator::recording()) return cudaErrorStreamCaptureUnsupported;
   const auto page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
   const size_t used = (bytes + 255) / 256 * 256, mapped = (used + page - 1) / page * page + page;
-  void* base = mmap(nullptr, mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  void* base = mmap(nullptr, mapped, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (base == MAP_FAILED) return cudaErrorMemoryAllocation;
-  mprotect(static_cast<char*>(base) + mapped - page, page, PROT_NONE);
   *p = static_cast<char*>(base) + mapped - page - used;
-  allocations[*p] = {base, mapped};
+  allocations[*p] = {base, mapped - page, mapped};
   return cudaSuccess;
 }
 
@@ -255,7 +265,7 @@ cudaError_t cudaFree(void* p) {
   if (!p) return cudaSuccess;
   const auto found = allocations.find(p);
   if (found == allocations.end()) return cudaErrorInvalidValue;
-  munmap(found->second.first, found->second.second);
+  munmap(found->second.base, found->second.mapped);
   allocations.erase(found);
   return cudaSuccess;
 }
@@ -275,10 +285,12 @@ struct CUgraphExec_st : CUgraph_st {};
 static std::unique_ptr<CUgraph_st> recorded;  // while recording
 
 void tangram::emulator::queue(std::function<void()> work) {
-  if (recorded)
-    recorded->work.push_back(std::move(work));
-  else
-    work();
+  if (recorded) return recorded->work.push_back(std::move(work));
+  struct Access {
+    Access() { protect_device_memory(PROT_READ | PROT_WRITE); }
+    ~Access() { protect_device_memory(PROT_NONE); }
+  } access;
+  work();
 }
 
 bool tangram::emulator::recording() { return recorded != nullptr; }
@@ -319,13 +331,14 @@ void release(void* p) noexcept { cudaFree(p); }
 AddressRange::AddressRange(int64_t bytes) : reserved_(bytes) {
   base_ = mmap(nullptr, size_t(bytes), PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   CHECK(base_ != MAP_FAILED, "no {} bytes of address space left", bytes);
+  allocations[base_] = {base_, 0, size_t(bytes)};
 }
-AddressRange::~AddressRange() { munmap(base_, size_t(reserved_)); }
+AddressRange::~AddressRange() { cudaFree(base_); }
 
 int64_t AddressRange::commit(int64_t bytes) {
   const int64_t page = sysconf(_SC_PAGESIZE), end = (bytes + page - 1) / page * page;
   CHECK(bytes <= reserved_, "{} bytes of a range of {}", bytes, reserved_);
-  CHECK(mprotect(base_, size_t(end), PROT_READ | PROT_WRITE) == 0, "no {} bytes left", bytes);
+  allocations.at(base_).bytes = size_t(end);
   return committed_ = end;
 }
 

@@ -13,6 +13,7 @@
 #include "tests/blocks/folder.h"
 #include "tests/nas/command_line.h"
 #include "tests/nas/letters.h"
+#include "tests/own_sequences.h"
 #include "tests/small_model.h"
 
 namespace tangram {
@@ -51,7 +52,7 @@ class ModelVerbsTest : public testing::Test {
 
   // Logits of one sequence in f64 from the hidden states of a whole forward pass.
   std::vector<std::vector<double>> logits_of(const Model& m, const std::vector<int32_t>& ids) {
-    const SequenceBatch batch(m.config, std::vector<int32_t>{int32_t(ids.size())});
+    const OwnSequences batch(m.config, std::vector<int32_t>{int32_t(ids.size())});
     ArenaScope scope(ctx.scratch);
     const Tensor hidden = ctx.scratch.tensor(batch.tokens(), m.config.hidden_size, m.dtype);
     model_hidden(hidden, m, ids, batch.view(), ctx);

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <set>
 
+#include "tests/own_sequences.h"
 #include "tests/small_model.h"
 
 namespace tangram {
@@ -50,7 +51,7 @@ struct Case {
   SequenceMetrics naively(const LibraryEntry& e) {
     Model student = teacher;
     apply_entry(student, e);
-    const SequenceBatch sequences(teacher.config, lengths);
+    const OwnSequences sequences(teacher.config, lengths);
     Arena arena(1 << 20);
     const Tensor of_student = arena.tensor(16, 32, DType::f32), of_teacher = arena.tensor(16, 32, DType::f32);
     model_hidden(of_student, student, tokens, sequences.view(), ctx);
@@ -96,7 +97,7 @@ TEST(ReplaceOne, TeacherAgreesWithItself) {
 
 // log p[n,v] of every token, in f64 from the whole logits.
 std::vector<std::vector<double>> log_probabilities(Case& c, const Model& model) {
-  const SequenceBatch sequences(c.teacher.config, c.lengths);
+  const OwnSequences sequences(c.teacher.config, c.lengths);
   Arena arena(1 << 20);
   const Tensor hidden = arena.tensor(16, 32, DType::f32), logits = arena.tensor(16, 23, DType::f32);
   model_hidden(hidden, model, c.tokens, sequences.view(), c.ctx);

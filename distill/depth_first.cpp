@@ -1,0 +1,117 @@
+#include "distill/depth_first.h"
+
+#include "kernels/transfer.h"
+
+namespace tangram {
+namespace {
+
+/// One step of a layer's students, without the update. `take` gives the memory for the next micro-batch, with the
+/// layer's input in it but for the first layer; `give_back` gets it with the layer's output in it.
+template <class Take, class GiveBack>
+void run_step(BldLayer& students, const TeacherSource& teacher, const BlockWeights& block,
+              std::span<const Batch> micro_batches, Take take, GiveBack give_back, Arena& work, Context& ctx) {
+  students.begin_step(work, ctx);
+  for (const Batch& batch : micro_batches) {
+    const ArenaScope of_batch(work);
+    const Tensor residual = take();
+    const SequenceBatch sequences(teacher.config, batch.lengths, {}, work, ctx);
+    if (students.index() == 0) teacher.embed(residual, batch.tokens, ctx);
+    students.train(residual, sequences.view(), block, work, ctx);
+    synchronize(ctx);
+    give_back();
+  }
+}
+
+}  // namespace
+
+DepthFirstLayer::DepthFirstLayer(const DepthFirstRun& run, int64_t layer, bool trained, Context& ctx)
+    : run_(run), layer_(layer), ctx_(ctx) {
+  if (trained) replacements_ = run.replacements;
+  for (size_t i = 0; i < replacements_.size(); ++i)
+    if (replacements_[i].first_layer == layer) places_.push_back(i);
+  losses_.resize(replacements_.size());
+  DepthFirstRun own = run;
+  own.replacements = replacements_;
+  const BldPlan needs = plan(own, layer, blank_batch(run.options.batch_tokens, 1), ctx.device, ctx.threads);
+  state_ = std::make_unique<Arena>(needs.state_bytes, ctx.device);
+  work_ = std::make_unique<Arena>(needs.work_bytes, ctx.device);
+  students_ =
+      std::make_unique<BldLayer>(layer, replacements_, run.teacher.config, run.teacher.dtype, run.options, *state_);
+}
+
+BldPlan DepthFirstLayer::plan(const DepthFirstRun& run, int64_t layer, const Batch& batch, Device device, int threads) {
+  const TeacherSource teacher = planned_teacher(run.teacher.config, run.teacher.dtype, device);
+  Arena state = Arena::planner(device), work = Arena::planner(device), stream = Arena::planner(device);
+  Context planning({.device = device, .threads = threads, .planning = true});
+  BldLayer students(layer, run.replacements, teacher.config, teacher.dtype, run.options, state);
+  const std::vector<Batch> batches(static_cast<size_t>(run.options.micro_batches), batch);
+  const auto take = [&] { return stream.tensor(run.options.batch_tokens, teacher.config.hidden_size, teacher.dtype); };
+  run_step(
+      students, teacher, teacher.layer(layer, planning), batches, take, [] {}, work, planning);
+  std::vector<float> losses(run.replacements.size());
+  students.end_step(losses, 0, planning);
+  BldPlan plan{.state_bytes = state.used_bytes(),
+               .work_bytes = work.peak_bytes(),
+               .scratch_bytes = planning.scratch.peak_bytes(),
+               .matmul_flops = planning.matmul_flops,
+               .attention_flops = planning.attention_flops};
+  students.add_to(plan);
+  return plan;
+}
+
+void DepthFirstLayer::open(int64_t steps_done) {
+  const std::filesystem::path from = layer_ > 0 ? boundary_path(run_.boundaries, layer_) : "";
+  std::filesystem::path to = boundary_path(run_.boundaries, layer_ + 1);
+  const bool is_last = layer_ + 1 == run_.teacher.config.num_hidden_layers;
+  const bool is_finished = steps_done == run_.steps && std::filesystem::exists(to);
+  if (is_last || is_finished) to.clear();
+  stream_ = std::make_unique<BoundaryStream>(from, to, run_.boundary(), steps_done * run_.options.micro_batches, ctx_);
+  steps_done_ = steps_done;
+}
+
+void DepthFirstLayer::start(const LayerStatistics& statistics) {
+  students_->initialise(run_.teacher.layer(layer_, ctx_), statistics, ctx_);
+  open(0);
+}
+
+void DepthFirstLayer::start() { open(0); }
+
+void DepthFirstLayer::resume(int64_t steps_done) {
+  students_->resume(ctx_);
+  open(steps_done);
+}
+
+void DepthFirstLayer::step(std::span<const Batch> micro_batches) {
+  check_micro_batches(micro_batches, run_.options);
+  const ArenaScope scope(*work_);
+  run_step(
+      *students_, run_.teacher, run_.teacher.layer(layer_, ctx_), micro_batches, [&] { return stream_->take(); },
+      [&] { stream_->give_back(); }, *work_, ctx_);
+  students_->end_step(losses_, steps_done_++, ctx_);
+}
+
+void DepthFirstLayer::flush() { stream_->flush(); }
+void DepthFirstLayer::finish() { stream_->finish(); }
+
+std::vector<float> DepthFirstLayer::losses() const {
+  std::vector<float> own;
+  for (const size_t place : places_) own.push_back(losses_[place]);
+  return own;
+}
+
+std::vector<NamedTensor> DepthFirstLayer::state() const {
+  std::vector<NamedTensor> tensors;
+  students_->append_state(tensors);
+  return tensors;
+}
+
+LibraryEntry DepthFirstLayer::entry(size_t place) const {
+  return students_->entry(run_.replacements[place], place, run_.teacher.layer(layer_, ctx_), ctx_);
+}
+
+int64_t depth_first_disk_bytes(const DepthFirstRun& run, const BldPlan& plan) {
+  const int64_t boundaries = std::clamp<int64_t>(run.teacher.config.num_hidden_layers - 1, 0, 2);
+  return boundaries * run.boundary().bytes() + 2 * plan.checkpoint_bytes();
+}
+
+}  // namespace tangram
