@@ -72,14 +72,9 @@ part() {
   echo "== $name: $((SECONDS - start)) s, $verdict"
 }
 
-filter='*Cuda*:*Cudnn*:*Graph*:PlannedMatmul*:SharedLibraries*'
 if [ "$tests" = yes ]; then
-  for program in "$bin"/test_{kernels,blocks,distill,puzzle}; do
-    [ -x "$program" ] && "$program" --gtest_list_tests --gtest_filter="$filter" 2>/dev/null | grep -q . || continue
-    name=$(basename "$program")
-    part "$name" 150 "$program" --gtest_filter="$filter"
-    grep -E '^\[ +(PASSED|SKIPPED|FAILED) +\]|Failure$' "$out/$name.out" | tail -20
-  done
+  part test_cuda 240 "$bin/test_cuda"
+  grep -E '^\[ +(PASSED|SKIPPED|FAILED) +\]|Failure$' "$out/test_cuda.out" | tail -20
 fi
 
 table=
@@ -89,7 +84,7 @@ if [ "$benchmarks" = yes ]; then
     [[ $only = "$name" ]] && rows=
     [[ -n $only && $only != "$name" && " kernels memory score bld model " = *" $only "* ]] && continue
     left=$((deadline - SECONDS))
-    part "bench_$name" 170 "$bin/bench_$name" --device cuda --only "$rows" \
+    part "bench_$name" 170 "$bin/benchmarks" "$name" --device cuda --only "$rows" \
       --peer-seconds $((left < 200 ? (left > 0 ? left / 2 : 0) : 110))
     # A program that was stopped has said on stderr what it had measured.
     found=$(grep -E '^\| ' "$out/bench_$name.out" || grep -E '^\| ' "$out/bench_$name.err" || true)
@@ -100,7 +95,7 @@ fi
 
 if [ "$sanitizer" = yes ] && command -v compute-sanitizer >/dev/null; then
   for tool in memcheck racecheck; do  # one set of parameters of every test that has some
-    part "$tool" 60 compute-sanitizer --tool "$tool" --error-exitcode 9 "$bin/test_kernels" \
+    part "$tool" 60 compute-sanitizer --tool "$tool" --error-exitcode 9 "$bin/test_cuda" \
       --gtest_filter="*Cuda*/5"
     grep -E 'ERROR SUMMARY|RACECHECK SUMMARY|Error:' "$out/$tool.out" | tail -5
   done

@@ -95,13 +95,10 @@ void run(Bench& bench, const Layer& layer, DType dtype) {
 }
 
 }  // namespace
-}  // namespace tangram
 
-int main(int argc, char** argv) {
-  using tangram::DType;
-  tangram::Bench bench(argc, argv, "A step of blockwise local distillation of one layer with all its variants",
-                       {DType::bf16});
+void bench_bld(Bench& bench) {
   for (const DType dtype : bench.options.dtypes)
-    for (const tangram::Layer& layer : tangram::layers_of(bench.options)) tangram::run(bench, layer, dtype);
-  return bench.finish();
+    for (const Layer& layer : layers_of(bench.options)) run(bench, layer, dtype);
 }
+
+}  // namespace tangram

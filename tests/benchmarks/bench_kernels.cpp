@@ -143,11 +143,9 @@ void run(Bench& bench, DType dtype) {
 }
 
 }  // namespace
-}  // namespace tangram
 
-int main(int argc, char** argv) {
-  using tangram::DType;
-  tangram::Bench bench(argc, argv, "Matrix products, training attention, decode attention", {DType::bf16});
-  for (const DType dtype : bench.options.dtypes) tangram::run(bench, dtype);
-  return bench.finish();
+void bench_kernels(Bench& bench) {
+  for (const DType dtype : bench.options.dtypes) run(bench, dtype);
 }
+
+}  // namespace tangram

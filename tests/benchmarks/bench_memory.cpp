@@ -152,11 +152,9 @@ class MemoryBench {
 };
 
 }  // namespace
-}  // namespace tangram
 
-int main(int argc, char** argv) {
-  using tangram::DType;
-  tangram::Bench bench(argc, argv, "Memory-bound operations and losses", {DType::bf16});
-  for (const DType dtype : bench.options.dtypes) tangram::MemoryBench(bench, dtype).run();
-  return bench.finish();
+void bench_memory(Bench& bench) {
+  for (const DType dtype : bench.options.dtypes) MemoryBench(bench, dtype).run();
 }
+
+}  // namespace tangram

@@ -87,13 +87,11 @@ void run(Bench& bench, const Work& work, DType dtype) {
 }
 
 }  // namespace
-}  // namespace tangram
 
-int main(int argc, char** argv) {
-  using tangram::DType;
-  tangram::Bench bench(argc, argv, "Prefill and decode of a whole model", {DType::bf16});
-  const tangram::Work work = tangram::work_of(bench.options);
-  for (const DType dtype : bench.options.dtypes) tangram::run(bench, work, dtype);
-  if (bench.options.tiny) std::filesystem::remove_all(work.folder);
-  return bench.finish();
+void bench_model(Bench& bench) {
+  const Work work = work_of(bench.options);
+  for (const DType dtype : bench.options.dtypes) run(bench, work, dtype);
+  if (bench.options.tiny) fs::remove_all(work.folder);
 }
+
+}  // namespace tangram

@@ -160,11 +160,9 @@ class ScoreBench {
 };
 
 }  // namespace
-}  // namespace tangram
 
-int main(int argc, char** argv) {
-  using tangram::DType;
-  tangram::Bench bench(argc, argv, "Replace-one scoring of a library", {DType::bf16});
-  for (const DType dtype : bench.options.dtypes) tangram::ScoreBench(bench, dtype).run();
-  return bench.finish();
+void bench_score(Bench& bench) {
+  for (const DType dtype : bench.options.dtypes) ScoreBench(bench, dtype).run();
 }
+
+}  // namespace tangram

@@ -2,7 +2,6 @@
 
 #include <fmt/core.h>
 
-#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cmath>
 
@@ -17,29 +16,8 @@
 namespace tangram {
 namespace {
 
-constexpr int kSkipped = 77;
 constexpr int64_t kMatmulSize = 8192;
 constexpr int64_t kCopyBytes = int64_t{2} << 30;
-
-BenchOptions parse(int argc, char** argv, const std::string& description) {
-  BenchOptions o;
-  std::string device = "cpu";
-  std::vector<std::string> dtypes;
-  CLI::App app(description);
-  app.add_option("--device", device, "Where to run")->check(CLI::IsMember({"cpu", "cuda"}));
-  app.add_option("--dtype", dtypes, "Element type; again for both")->check(CLI::IsMember({"f32", "bf16"}));
-  app.add_option("--only", o.only, "Only rows whose name contains this");
-  app.add_option("--peer-seconds", o.peer_seconds, "Time for the peers that TANGRAM_PEERS names; 0: none");
-  app.add_flag("--tiny", o.tiny, "Small shapes: whether everything runs, not how fast");
-  try {
-    app.parse(argc, argv);
-  } catch (const CLI::ParseError& e) {
-    std::exit(app.exit(e) == 0 ? 0 : 2);
-  }
-  o.device = device == "cuda" ? Device::cuda : Device::cpu;
-  for (const std::string& d : dtypes) o.dtypes.push_back(d == "f32" ? DType::f32 : DType::bf16);
-  return o;
-}
 
 std::string format_time(double seconds) {
   return seconds < 1e-3 ? fmt::format("{:.2f} us", seconds * 1e6) : fmt::format("{:.3f} ms", seconds * 1e3);
@@ -53,13 +31,7 @@ std::string format_rate(double rate, Unit unit) {
 
 }  // namespace
 
-Bench::Bench(int argc, char** argv, const std::string& description, std::vector<DType> dtypes)
-    : options(parse(argc, argv, description)) {
-  if (options.dtypes.empty()) options.dtypes = std::move(dtypes);
-  if (options.device == Device::cuda && cuda_devices().empty()) {
-    fmt::print("skipped: no GPU in this machine\n");
-    std::exit(kSkipped);
-  }
+Bench::Bench(BenchOptions o) : options(std::move(o)) {
   const int64_t scratch = int64_t{options.tiny ? 1 : 16} << 30;
   context.emplace(Context::Options{.device = options.device, .scratch_bytes = scratch});
   if (options.device == Device::cuda) fmt::print(stderr, "{}\n", cuda_devices()[0].name);
@@ -153,7 +125,7 @@ void Bench::add(const BenchRow& row) {
   rows_.push_back(row);
 }
 
-int Bench::finish() {
+void Bench::finish() {
   const int threads = context->threads;
   context.reset();
   for (const DType dtype : options.dtypes) {
@@ -169,7 +141,6 @@ int Bench::finish() {
              "part", "times the peer");
   fmt::print("| --- | --- | --- | --- | --- | --- | --- |\n");
   for (const BenchRow& row : rows_) fmt::print("{}\n", line(row));
-  return 0;
 }
 
 }  // namespace tangram

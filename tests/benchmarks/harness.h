@@ -12,13 +12,12 @@
 
 namespace tangram {
 
-/// The command line of every benchmark program.
 struct BenchOptions {
   Device device = Device::cpu;
-  std::vector<DType> dtypes;  ///< where none is named, the program's own choice
-  bool tiny = false;          ///< shapes that take a moment anywhere: whether everything works, not how fast
-  std::string only;           ///< rows whose name contains it
-  int peer_seconds = 120;     ///< for all peers of a dtype together; 0: none
+  std::vector<DType> dtypes;
+  bool tiny = false;       ///< shapes that take a moment anywhere: whether everything works, not how fast
+  std::string only;        ///< rows whose name contains it
+  int peer_seconds = 120;  ///< for all peers of a dtype together; 0: none
 };
 
 /// What everything is compared with, measured by the same process.
@@ -41,23 +40,19 @@ struct BenchRow {
   std::vector<PeerTime> peers = {};  ///< filled by `finish`; other ways of our own may stand here before
 };
 
-/// A benchmark program: options, device, ceilings and the table.
+/// What every benchmark gets: options, device, ceilings and the table.
 ///
-///   Bench bench(argc, argv, "What it measures", {DType::bf16});
 ///   if (bench.wants("rmsnorm forward")) bench.add({"rmsnorm forward", "16384 x 8192", ...});
-///   return bench.finish();
 class Bench {
  public:
-  /// Ends the process: with code 0 after --help, 2 if the command line is wrong, 77 if there is no GPU for
-  /// --device cuda.
-  Bench(int argc, char** argv, const std::string& description, std::vector<DType> dtypes);
+  explicit Bench(BenchOptions options);
 
   bool wants(std::string_view what) const { return what.find(options.only) != std::string::npos; }
   const Ceilings& ceilings(DType dtype);
   /// Says how long it took; `finish` prints the table.
   void add(const BenchRow& row);
-  /// Runs the peers of all rows (free the GPU's memory before) and prints the table. Returns the exit code.
-  int finish();
+  /// Runs the peers of all rows (free the GPU's memory before) and prints the table.
+  void finish();
 
   /// Seconds of one call, from several runs of as many calls as are worth timing, after a warm-up: their median; on the
   /// CPU, which others share, the least.
@@ -84,5 +79,12 @@ class Bench {
   std::vector<BenchRow> rows_;
   uint64_t seed_ = 0;
 };
+
+// The benchmarks; each adds its rows.
+void bench_kernels(Bench& bench);
+void bench_memory(Bench& bench);
+void bench_score(Bench& bench);
+void bench_bld(Bench& bench);
+void bench_model(Bench& bench);
 
 }  // namespace tangram
