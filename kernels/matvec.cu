@@ -10,8 +10,9 @@
 // warps. A lane reads 16 bytes of row lane / 4 and of the row 8 below, at place lane % 4 of 4: as the tensor cores want
 // their operands, but for the order of the columns, which w and x share.
 //
-// While a warp multiplies, what it needs next is on its way; the first of it, and some of each row to the L2 cache,
-// sets out before the kernel that makes x has ended.
+// While a warp multiplies, what it needs next is on its way; the first of it sets out before the kernel that makes x
+// has ended. If that one does not read much itself, as attention in decode, memory would idle: so the blocks that start
+// first have all that the L2 cache can well hold fetched there meanwhile.
 
 namespace tangram::cuda {
 namespace {
@@ -20,8 +21,8 @@ constexpr int kWarps = 8, kThreads = kWarps * kWarp;
 constexpr int kRows = 16, kHalf = kRows / 2;
 constexpr int kParts = kWarp / kHalf;  // lanes that read a row side by side
 constexpr int kMostTokens = kCudaMatvecRows;
-constexpr int kLine = 128;                // bytes that a cache line has, and a warp reads of a row at a time
-constexpr int kAhead = kThreads / kRows;  // lines of a row that are fetched ahead, one a thread
+constexpr int kLine = 128;                   // bytes that a cache line has, and a warp reads of a row at a time
+constexpr int kFetchers = kThreads / kRows;  // threads that fetch lines of one row ahead
 static_assert(kMostTokens == kHalf, "a tensor core's product has a column for each token");
 static_assert(kThreads >= kRows * kMostTokens, "at the end a thread owns one sum");
 
@@ -41,6 +42,7 @@ struct Operands {
   int64_t stride_upper, stride_lower;
   int64_t O;
   int K, tokens;
+  int early_blocks, lines_ahead;  // how many blocks fetch so many lines of every row
   float eps;
   bool accumulate, swiglu;  // swiglu: lower is another matrix than upper
 };
@@ -57,8 +59,10 @@ __device__ uint4 load_stream(const void* p) {
 #endif
 }
 
-__device__ void prefetch_l2([[maybe_unused]] const void* p) {
-#ifndef TANGRAM_CUDA_EMULATOR
+__device__ void prefetch_l2(const void* p) {
+#ifdef TANGRAM_CUDA_EMULATOR
+  [[maybe_unused]] const volatile char there = *static_cast<const char*>(p);
+#else
   asm volatile("prefetch.global.L2 [%0];" ::"l"(p));
 #endif
 }
@@ -206,10 +210,13 @@ __global__ void __launch_bounds__(kThreads, kBlocks<aligned, E>) matvec_kernel(c
   const E *upper = upper_row(row) + in_line, *lower = lower_row(row) + in_line;
   Stage<E> now;
   if (base < op.K) now = load_stage<aligned>(upper + base, lower + base, op.K - base - in_line);
-  const int r = int(threadIdx.x) / kAhead;
-  if (const int k = kStep + int(threadIdx.x) % kAhead * kColumns; k < op.K)
-    prefetch_l2((r < kHalf ? upper_row(r) : lower_row(r - kHalf)) + k);
   let_next_start();
+  if (int(blockIdx.x) < op.early_blocks) {
+    const int r = int(threadIdx.x) / kFetchers, end = min(op.K, kStep + op.lines_ahead * kColumns);
+    const E* fetched = r < kHalf ? upper_row(r) : lower_row(r - kHalf);
+    for (int k = kStep + int(threadIdx.x) % kFetchers * kColumns; k < end; k += kFetchers * kColumns)
+      prefetch_l2(fetched + k);
+  }
   wait_for_previous();
 
   const int output = int(threadIdx.x) % kRows, token = int(threadIdx.x) / kRows;
@@ -242,6 +249,9 @@ __global__ void __launch_bounds__(kThreads, kBlocks<aligned, E>) matvec_kernel(c
   *y = from_float<Y>(before + sum);
 }
 
+// What the blocks of a launch that start first fetch ahead: about half of an H200's L2 cache together.
+constexpr int64_t kBytesAhead = int64_t{24} << 20, kMultiprocessors = 132;
+
 }  // namespace
 
 void matvec(Tensor y, Tensor x, Tensor w, const MatvecOptions& options, Context& ctx) {
@@ -250,6 +260,9 @@ void matvec(Tensor y, Tensor x, Tensor w, const MatvecOptions& options, Context&
   const bool swiglu = options.up.data != nullptr;
   const Tensor lower = swiglu ? options.up : w;
   const dim3 blocks(unsigned(ceil_div(w.rows, swiglu ? kHalf : kRows)));
+  const int64_t first_blocks = std::min<int64_t>(blocks.x, kMultiprocessors * kBlocks<true, __nv_bfloat16>);
+  const int early_blocks = ctx.weights_at_rest ? int(first_blocks) : 0;
+  const int lines_ahead = int(kBytesAhead / (first_blocks * kRows * kLine));
   dispatch(w.dtype, [&]<class T>() {
     const auto run = [&]<class Y>() {
       const Operands<Element<Y>, Element<T>> operands{.y = data<Y>(y),
@@ -264,6 +277,8 @@ void matvec(Tensor y, Tensor x, Tensor w, const MatvecOptions& options, Context&
                                                       .O = w.rows,
                                                       .K = int(w.cols),
                                                       .tokens = int(x.rows),
+                                                      .early_blocks = early_blocks,
+                                                      .lines_ahead = lines_ahead,
                                                       .eps = options.eps,
                                                       .accumulate = options.accumulate,
                                                       .swiglu = swiglu};
