@@ -32,7 +32,7 @@ TEST(CudaTraining, EveryVariantHasTheLossesOfTheCpu) {
     Context cpu({.threads = 1}), ctx({.device = device, .threads = 1});
     std::vector<LayerStatistics> statistics;
     collect_statistics(
-        teacher, std::vector<Batch>{small_batch(100)},
+        teacher_in_memory(teacher), std::vector<Batch>{small_batch(100)},
         [&](int64_t, const LayerStatistics& s) { statistics.push_back(s); }, cpu);
     const Model there = move_model(teacher, device, ctx);
     BldOptions options;
@@ -88,8 +88,9 @@ TEST(CudaTraining, StatisticsAreThoseOfTheCpu) {
   const auto sums_on = [&](Device device) {
     Context ctx({.device = device, .threads = 1});
     std::vector<double> sums;
+    const Model there = move_model(teacher, device, ctx);
     collect_statistics(
-        move_model(teacher, device, ctx), std::vector<Batch>{small_batch(1), small_batch(2)},
+        teacher_in_memory(there), std::vector<Batch>{small_batch(1), small_batch(2)},
         [&](int64_t, const LayerStatistics& s) {
           for (const Tensor& t : {s.attention.xx, s.attention.xy, s.ffn.xx, s.ffn.xy, s.ffn.hh, s.ffn.contribution})
             for (int64_t i = 0; i < t.size(); ++i) sums.push_back(double(t.as<float>()[i]));
