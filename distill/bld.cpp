@@ -50,7 +50,7 @@ BldTrainer::BldTrainer(const Model& teacher, std::vector<Replacement> replacemen
 
 BldPlan BldTrainer::plan(const TeacherSource& shape, std::span<const Replacement> replacements,
                          const BldOptions& options, const Batch& batch, Device device, int threads) {
-  const TeacherSource teacher = planned_teacher(shape.config, shape.dtype);
+  const TeacherSource teacher = planned_teacher(shape.config, shape.dtype, device);
   Arena state = Arena::planner(device), work = Arena::planner(device);
   Context planning({.device = device, .threads = threads, .planning = true});
   std::vector<BldLayer> layers = lay_out(teacher, replacements, options, state);

@@ -40,7 +40,7 @@ DepthFirstLayer::DepthFirstLayer(const DepthFirstRun& run, int64_t layer, bool t
 }
 
 BldPlan DepthFirstLayer::plan(const DepthFirstRun& run, int64_t layer, const Batch& batch, Device device, int threads) {
-  const TeacherSource teacher = planned_teacher(run.teacher.config, run.teacher.dtype);
+  const TeacherSource teacher = planned_teacher(run.teacher.config, run.teacher.dtype, device);
   Arena state = Arena::planner(device), work = Arena::planner(device), stream = Arena::planner(device);
   Context planning({.device = device, .threads = threads, .planning = true});
   BldLayer students(layer, run.replacements, teacher.config, teacher.dtype, run.options, state);

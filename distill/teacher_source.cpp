@@ -93,13 +93,13 @@ TeacherSource streamed_teacher(const std::filesystem::path& folder, DType dtype)
       .layer = [teacher](int64_t layer, Context& ctx) -> const BlockWeights& { return teacher->layer(layer, ctx); }};
 }
 
-TeacherSource planned_teacher(const ModelConfig& config, DType dtype) {
+TeacherSource planned_teacher(const ModelConfig& config, DType dtype, Device device) {
   struct Nowhere {
-    Arena memory = Arena::planner();
+    Arena memory;
     Tensor embedding;
     BlockWeights block;
   };
-  const auto weights = std::make_shared<Nowhere>();
+  const auto weights = std::make_shared<Nowhere>(Nowhere{Arena::planner(device), {}, {}});
   weights->embedding = weights->memory.tensor(config.vocab_size, config.hidden_size, dtype);
   for (const Subblock s : {Subblock::attention, Subblock::ffn})
     weights->block.of(s) = make_weights(teacher_choice(s, config), config, dtype, weights->memory);

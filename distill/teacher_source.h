@@ -24,7 +24,7 @@ TeacherSource teacher_in_memory(const Model& teacher);
 /// (bad_input) if a layer is not a plain Llama's.
 TeacherSource streamed_teacher(const std::filesystem::path& folder, DType dtype);
 
-/// A teacher of this shape without weights, for planning.
-TeacherSource planned_teacher(const ModelConfig& config, DType dtype);
+/// A teacher of this shape without weights, for planning on a device.
+TeacherSource planned_teacher(const ModelConfig& config, DType dtype, Device device);
 
 }  // namespace tangram

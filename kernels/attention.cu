@@ -1,5 +1,6 @@
 #include "kernels/attention.cuh"
 #include "kernels/attention_cudnn.h"
+#include "kernels/early_launch.cuh"
 
 // The forward pass, over the packed rows of a training batch and over the pages of a cache alike: FlashAttention-2 (Dao
 // 2023, arXiv:2307.08691). Where too few tiles of queries would leave multiprocessors idle, the keys of a tile are cut
@@ -228,6 +229,8 @@ struct Attend {
 template <class T>
 __global__ void __launch_bounds__(kThreads, T::kBlocks)
     attend_kernel(const __grid_constant__ Arguments<typename T::E> a) {
+  let_next_start();
+  wait_for_previous();
   const Work work = find_work<T>(a);
   if (work.tile.sequence < 0) return;
   const int tiles = (work.end_key - work.first_key + T::kKeys - 1) / T::kKeys, part = int(blockIdx.y);
@@ -240,6 +243,8 @@ __global__ void __launch_bounds__(kThreads, T::kBlocks)
 template <class E>
 __global__ void combine_kernel(Heads<E> out, const float* partial_out, const float* partial_lse, int heads, int splits,
                                int head_dim) {
+  let_next_start();
+  wait_for_previous();
   const int64_t item = blockIdx.x;
   const float* lse = partial_lse + item * splits;
   const float* parts = partial_out + item * splits * head_dim;
@@ -259,8 +264,8 @@ template <class E>
 void attend(Arguments<E> a, int64_t tokens, int64_t tile_rows, const Context& ctx) {
   const auto with = [&]<class T>() {
     a.tiles = int(most_tiles(tokens, a.sequences, a.group, T::kRows));
-    launch_shared(attend_kernel<T>, dim3(unsigned(a.tiles * a.kv_heads), unsigned(a.splits)), kThreads,
-                  sizeof(Shared<T>), ctx, a);
+    launch_early(attend_kernel<T>, dim3(unsigned(a.tiles * a.kv_heads), unsigned(a.splits)), kThreads,
+                 sizeof(Shared<T>), ctx, a);
   };
   dispatch_dim(a.head_dim, [&]<int kDim>() {
     constexpr int kMost = sizeof(E) == 2 && kDim <= 128 ? 128 : 64;
@@ -321,8 +326,8 @@ void attention_cached(Tensor out, Tensor q, const KvPages& cache, const PageTabl
     a.partial_lse = {partial_lse, shape.heads * parts.splits, parts.splits};
     attend(a, q.rows, parts.tile_rows, ctx);
     if (parts.splits > 1)
-      launch(combine_kernel<E>, unsigned(q.rows * shape.heads), kThreads, ctx, a.out, partial_out, partial_lse,
-             int(shape.heads), a.splits, a.head_dim);
+      launch_early(combine_kernel<E>, unsigned(q.rows * shape.heads), kThreads, 0, ctx, a.out, partial_out, partial_lse,
+                   int(shape.heads), a.splits, a.head_dim);
   });
 }
 

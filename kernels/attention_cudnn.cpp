@@ -21,6 +21,11 @@ namespace {
 
 /// Tensors of a graph by the names under which it finds their memory; those with starts come first, in their order.
 enum Name : int64_t { kQ, kK, kV, kOut, kDout, kDq, kDk, kDv, kStats, kLengths, kStarts };  // kStarts + kQ, …
+constexpr const char* kNames[] = {"q", "k", "v", "out", "dout", "dq", "dk", "dv"};
+
+bool of_keys(int64_t name) { return name == kK || name == kV || name == kDk || name == kDv; }
+
+int64_t uid(int64_t name) { return name + 1; }
 
 /// All that a graph depends on.
 struct GraphShape {
@@ -42,7 +47,7 @@ class GraphMaker {
     graph->set_io_data_type(fe::DataType_t::BFLOAT16)
         .set_intermediate_data_type(fe::DataType_t::FLOAT)
         .set_compute_data_type(fe::DataType_t::FLOAT);
-    if (shape.ragged) lengths = list("lengths", kLengths, shape.sequences, fe::DataType_t::INT32);
+    if (shape.ragged) lengths = list("lengths", uid(kLengths), shape.sequences, fe::DataType_t::INT32);
   }
 
   TensorOfGraph input(Name name) {
@@ -56,7 +61,7 @@ class GraphMaker {
   }
   void lay_out_stats(fe::graph::Tensor_attributes& x) const {
     const int64_t H = shape_.heads, L = shape_.longest;
-    x.set_uid(kStats).set_data_type(fe::DataType_t::FLOAT);
+    x.set_name("stats").set_uid(uid(kStats)).set_data_type(fe::DataType_t::FLOAT);
     x.set_dim({shape_.sequences, H, L, 1}).set_stride({H * L, L, 1, 1});
   }
 
@@ -79,12 +84,13 @@ class GraphMaker {
   }
 
   void lay_out(fe::graph::Tensor_attributes& x, Name name) {
-    const bool of_keys = name == kK || name == kV || name == kDk || name == kDv;
     const int64_t stride = shape_.strides[size_t(name)], D = shape_.head_dim;
-    x.set_uid(name).set_data_type(fe::DataType_t::BFLOAT16);
-    x.set_dim({shape_.sequences, of_keys ? shape_.kv_heads : shape_.heads, shape_.longest, D});
+    x.set_name(kNames[name]).set_uid(uid(name)).set_data_type(fe::DataType_t::BFLOAT16);
+    x.set_dim({shape_.sequences, of_keys(name) ? shape_.kv_heads : shape_.heads, shape_.longest, D});
     x.set_stride({shape_.longest * stride, D, stride, 1});
-    if (shape_.ragged) x.set_ragged_offset(list("starts", kStarts + name, shape_.sequences + 1, fe::DataType_t::INT64));
+    if (shape_.ragged)
+      x.set_ragged_offset(list(std::string("starts of ") + kNames[name], uid(kStarts + name), shape_.sequences + 1,
+                               fe::DataType_t::INT64));
   }
 
   const GraphShape shape_;
@@ -173,20 +179,18 @@ namespace {
 /// The tensors of a call by name; null where the pass has none.
 using Tensors = std::array<Tensor, 8>;
 
-bool of_keys(size_t name) { return name == kK || name == kV || name == kDk || name == kDv; }
-
 /// Runs the graph on sequences [first_sequence, …) and key/value heads [first_kv, …) of the batch.
 void run(const Plan& plan, const Tensors& tensors, int64_t first_sequence, int64_t first_kv, int64_t group,
          int64_t head_dim, const CudnnAttention& shape, Context& ctx) {
-  std::unordered_map<int64_t, void*> memory{{kStats, shape.stats.data}};
-  for (size_t name = 0; name < tensors.size(); ++name) {
-    const Tensor& x = tensors[name];
+  std::unordered_map<int64_t, void*> memory{{uid(kStats), shape.stats.data}};
+  for (int64_t name = kQ; name <= kDv; ++name) {
+    const Tensor& x = tensors[size_t(name)];
     if (!x.data) continue;
     const int64_t head = of_keys(name) ? first_kv : first_kv * group;
-    memory[int64_t(name)] = x.row<bf16>(first_sequence * shape.longest) + head * head_dim;
-    if (shape.ragged) memory[kStarts + int64_t(name)] = shape.starts.row<int64_t>(int64_t(name));
+    memory[uid(name)] = x.row<bf16>(first_sequence * shape.longest) + head * head_dim;
+    if (shape.ragged) memory[uid(kStarts + name)] = shape.starts.row<int64_t>(name);
   }
-  if (shape.ragged) memory[kLengths] = shape.lengths.data;
+  if (shape.ragged) memory[uid(kLengths)] = shape.lengths.data;
   fe::error_t done = plan.graph->execute(ctx.cuda_attentions->handle(), memory, shape.workspace.data);
   CHECK(done.is_good(), "cuDNN's attention over {} sequences of at most {} tokens, {} of {} key/value heads: {}",
         shape.sequences, shape.longest, shape.kv_at_once, tensors[kK].cols / head_dim, done.get_message());

@@ -54,16 +54,21 @@ std::optional<CudnnAttention> cudnn_attention(bool backward, std::initializer_li
   while (bound() > kMostWorkspace && plan.kv_at_once > 1)
     plan.kv_at_once = next_divisor(shape.kv_heads, plan.kv_at_once - 1);
   plan.workspace_bytes = bound();
-  const bool fits =
-      ctx.planning() || plan.workspace_bytes * 2 < ctx.scratch.capacity_bytes() - ctx.scratch.used_bytes();
-  if (plan.workspace_bytes > kMostWorkspace || !fits) return std::nullopt;
+  if (plan.workspace_bytes > kMostWorkspace) return std::nullopt;
 
-  plan.stats = ctx.scratch.tensor(plan.sequences_at_once * plan.kv_at_once * group, plan.longest, DType::f32);
-  if (plan.ragged) {
-    plan.lengths = ctx.scratch.tensor(1, plan.sequences, DType::i32);
-    plan.starts = ctx.scratch.tensor(8, plan.sequences + 1, DType::i64);
-  }
-  plan.workspace = ctx.scratch.tensor(1, plan.workspace_bytes, DType::u8);
+  const auto lay_out = [&](Arena& memory) {
+    plan.stats = memory.tensor(plan.sequences_at_once * plan.kv_at_once * group, plan.longest, DType::f32);
+    if (plan.ragged) {
+      plan.lengths = memory.tensor(1, plan.sequences, DType::i32);
+      plan.starts = memory.tensor(8, plan.sequences + 1, DType::i64);
+    }
+    plan.workspace = memory.tensor(1, plan.workspace_bytes, DType::u8);
+  };
+  Arena counter = Arena::planner();
+  lay_out(counter);
+  // Where memory was planned it is there; a context that was made with little goes on without cuDNN.
+  if (counter.peak_bytes() > ctx.scratch.capacity_bytes() - round_up(ctx.scratch.used_bytes(), 64)) return std::nullopt;
+  lay_out(ctx.scratch);
   return plan;
 }
 

@@ -1,5 +1,6 @@
 #include "kernels/attention.h"
 #include "kernels/cover.cuh"
+#include "kernels/early_launch.cuh"
 
 namespace tangram::cuda {
 namespace {
@@ -53,6 +54,8 @@ __device__ void rotate(Matrix<E> to, int64_t to_row, Matrix<E> from, int64_t n, 
 template <class E, int N>
 __global__ void rotate_and_write_kernel(Matrix<E> keys, Matrix<E> values, Matrix<E> q, Matrix<E> k, Matrix<E> v,
                                         Matrix<float> rope, Target target, int q_pairs, int channels, int half) {
+  let_next_start();
+  wait_for_previous();
   const int n = int(blockIdx.x);
   int c = (int(blockIdx.y) * kThreads + int(threadIdx.x)) * N;
   if (c < q_pairs) return rotate<N>(q, n, q, n, c, rope, half);
@@ -93,9 +96,9 @@ void rope_kv_write(const KvPages& cache, Tensor q, Tensor k, Tensor v, Tensor ro
     const auto halves = {q.col_range(0, half), rope.col_range(0, half), q, k, v, rope, cache.keys, cache.values};
     dispatch_pack<T>(halves, [&]<int N>() {
       const dim3 grid(unsigned(q.rows), unsigned(ceil_div(work, kThreads * N)));
-      launch(rotate_and_write_kernel<Element<T>, N>, grid, kThreads, ctx, matrix<T>(cache.keys),
-             matrix<T>(cache.values), matrix<T>(q), matrix<T>(k), matrix<T>(v), matrix<float>(rope),
-             target_of(cache, table, batch), int(q.cols / 2), int(k.cols), int(half));
+      launch_early(rotate_and_write_kernel<Element<T>, N>, grid, kThreads, 0, ctx, matrix<T>(cache.keys),
+                   matrix<T>(cache.values), matrix<T>(q), matrix<T>(k), matrix<T>(v), matrix<float>(rope),
+                   target_of(cache, table, batch), int(q.cols / 2), int(k.cols), int(half));
     });
   });
 }

@@ -24,8 +24,8 @@ Tensor send_bytes(std::span<const E> host, Arena& memory, Context& ctx) {
   return copy;
 }
 
-/// What a tensor holds, where the host can read it: the tensor itself on the CPU; of a GPU's a copy, which is there when
-/// the constructor returns; in planning zeros.
+/// What a tensor holds, where the host can read it: the tensor itself on the CPU; of a GPU's a copy, which is there
+/// when the constructor returns; in planning zeros.
 class HostView {
  public:
   HostView(Tensor x, Context& ctx);

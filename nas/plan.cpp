@@ -41,11 +41,11 @@ int64_t block_bytes(const ModelConfig& config, DType dtype) {
 
 /// A model without weights.
 struct PlannedModel {
-  Arena memory = Arena::planner();
+  Arena memory;
   Model model;
 
-  PlannedModel(const ModelConfig& config, DType dtype)
-      : model(make_model(config, teacher_architecture(config), dtype, memory)) {}
+  PlannedModel(const ModelConfig& config, DType dtype, Device device)
+      : memory(Arena::planner(device)), model(make_model(config, teacher_architecture(config), dtype, memory)) {}
   int64_t bytes() const { return memory.used_bytes(); }
 };
 
@@ -80,8 +80,8 @@ class Planner {
       : config_(config),
         machine_(machine),
         dtype_(config.distill.training.dtype),
-        teacher_(planned_teacher(teacher, dtype_)),
-        whole_(teacher, dtype_) {
+        teacher_(planned_teacher(teacher, dtype_, machine.device)),
+        whole_(teacher, dtype_, machine.device) {
     plan_.teacher = teacher;
     plan_.dtype = dtype_;
     for (const NamedTensor& t : named_tensors(whole_.model)) plan_.parameters += t.tensor.size();
@@ -180,7 +180,7 @@ class Planner {
     scorer.teacher_metrics();
     int64_t entry_bytes = 0, count = 0;
     for (const Replacement& r : all_replacements(search_space(config_, teacher_.config), teacher_.config)) {
-      Arena memory = Arena::planner();
+      Arena memory = Arena::planner(machine_.device);
       LibraryEntry entry{.replacement = r, .attention = {}, .ffn = {}, .memory = {}};
       bool is_teacher = true;
       for (const Subblock s : {Subblock::attention, Subblock::ffn})
@@ -206,7 +206,8 @@ class Planner {
 
   void plan_uptrain() {
     const TrainingConfig& training = config_.uptrain.training;
-    PlannedModel student(teacher_.config, training.dtype), teacher(teacher_.config, training.dtype);
+    const PlannedModel teacher(teacher_.config, training.dtype, machine_.device);
+    PlannedModel student(teacher_.config, training.dtype, machine_.device);
     GkdOptions options = trainer_options<GkdOptions>(training);
     options.loss = config_.uptrain.loss;
     Context planning({.device = machine_.device, .planning = true});

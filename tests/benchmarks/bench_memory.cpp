@@ -93,8 +93,9 @@ class MemoryBench {
     std::vector<AdamWTensor> tensors;
     std::vector<Tensor> grads;
     for (int64_t i = 0; i < count; ++i) {
-      const auto f32 = [&](float deviation) { return bench_.random(memory, 1, size, DType::f32, deviation); };
-      tensors.push_back({.master = f32(1), .moment1 = f32(1e-3f), .moment2 = f32(0), .grad = f32(1e-2f), .copy = {}});
+      const auto f32 = [&](double deviation) { return bench_.random(memory, 1, size, DType::f32, deviation); };
+      tensors.push_back({.master = f32(1), .moment1 = f32(1e-3), .moment2 = f32(0), .grad = f32(1e-2), .copy = {}});
+      bench_.fill(tensors.back().moment2, 1e-5, 1e-4);  // none below 0
       if (dtype_ != DType::f32) tensors.back().copy = memory.tensor(1, size, dtype_);
       grads.push_back(tensors.back().grad);
     }
@@ -125,7 +126,7 @@ class MemoryBench {
     Arena memory = arena(2 * V * H + 3 * N * H + 16 * N);
     const auto head = [&] {
       const Tensor hidden = random(memory, N, H);
-      return Head{hidden, bench_.random(memory, V, H, dtype_, 0.02f)};
+      return Head{hidden, bench_.random(memory, V, H, dtype_, 0.02)};
     };
     std::vector<int32_t> next;
     for (int64_t n = 0; n < N; ++n) next.push_back(int32_t(n * 7919 % V));

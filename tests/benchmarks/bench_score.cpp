@@ -43,7 +43,7 @@ std::vector<LibraryEntry> make_library(Bench& bench, const Shape& shape, const M
     entry.replacement.of(s) = parse_choice(s, name, teacher.config);
     entry.of(s) = make_weights(*entry.replacement.of(s), teacher.config, teacher.dtype, arena);
     if (!arena.is_planner()) {
-      for (const Weight& w : entry.of(s)->params) bench.fill(w.values, 1 / std::sqrt(float(w.values.cols)));
+      for (const Weight& w : entry.of(s)->params) bench.fill(w.values, 1 / std::sqrt(double(w.values.cols)));
       if (entry.of(s)->norm.data) entry.of(s)->norm = teacher.blocks[0].of(s).norm;
     }
     entries.push_back(std::move(entry));
@@ -59,6 +59,7 @@ class ScoreBench {
   ScoreBench(Bench& bench, DType dtype) : bench_(bench), dtype_(dtype), shape_(shape_of(bench.options)) {}
 
   void run() {
+    if (!bench_.wants("replace-one scoring")) return;
     bench_.ceilings(dtype_);
     const ModelConfig& config = shape_.config;
     const int64_t layers = config.num_hidden_layers;
@@ -124,8 +125,8 @@ class ScoreBench {
     Context& ctx = *bench_.context;
     Model student = teacher;
     apply_entry(student, entry);
-    const SequenceBatch sequences(shape_.config, lengths_);
     ArenaScope scope(ctx.scratch);
+    const SequenceBatch sequences(shape_.config, lengths_, {}, ctx.scratch, ctx);
     const Tensor hidden = ctx.scratch.tensor(int64_t(tokens_.size()), shape_.config.hidden_size, dtype_);
     model_hidden(hidden, student, tokens_, sequences.view(), ctx);
     sequence_metrics(hidden, student, hidden, teacher, batch_, ctx);

@@ -8,19 +8,16 @@
 
 #include "kernels/cuda_devices.h"
 #include "kernels/elementwise.h"
+#include "kernels/graph.h"
 #include "kernels/matmul.h"
 #include "kernels/peak.h"
 #include "kernels/random.h"
 #include "kernels/transfer.h"
-#if TANGRAM_HAS_CUDA
-#include <cuda_runtime_api.h>
-#endif
 
 namespace tangram {
 namespace {
 
 constexpr int kSkipped = 77;
-constexpr int64_t kPattern = 1048573;  // a prime: columns of a matrix do not repeat
 constexpr int64_t kMatmulSize = 8192;
 constexpr int64_t kCopyBytes = int64_t{2} << 30;
 
@@ -88,29 +85,10 @@ double Bench::seconds(const std::function<void()>& call, double least_run, int r
 }
 
 double Bench::graph_seconds(int calls, const std::function<void(int)>& call) {
-  const auto all = [&] {
+  Graph graph([&] {
     for (int i = 0; i < calls; ++i) call(i);
-  };
-  all();  // what an operation chooses or allocates at its first call is no part of a graph
-  synchronize(*context);
-#if TANGRAM_HAS_CUDA
-  if (options.device == Device::cuda) {
-    const auto check = [](cudaError_t error) {
-      CHECK(error == cudaSuccess, "CUDA graph: {}", cudaGetErrorString(error));
-    };
-    cudaGraph_t graph = nullptr;
-    cudaGraphExec_t executable = nullptr;
-    check(cudaStreamBeginCapture(context->stream, cudaStreamCaptureModeThreadLocal));
-    all();
-    check(cudaStreamEndCapture(context->stream, &graph));
-    check(cudaGraphInstantiate(&executable, graph, 0));
-    const double result = seconds([&] { check(cudaGraphLaunch(executable, context->stream)); }) / calls;
-    check(cudaGraphExecDestroy(executable));
-    check(cudaGraphDestroy(graph));
-    return result;
-  }
-#endif
-  return seconds(all) / calls;
+  });
+  return seconds([&] { graph.launch(*context); }) / calls;
 }
 
 const Ceilings& Bench::ceilings(DType dtype) {
@@ -138,54 +116,21 @@ Ceilings Bench::measure_ceilings(DType dtype) {
   return {operations / product, 2 * double(bytes) / copied};
 }
 
-void Bench::fill(Tensor x, float deviation, float mean) {
-  if (x.size() == 0) return;
-  if (normal_.empty()) {
-    normal_.resize(kPattern);
-#pragma omp parallel for schedule(static)
-    for (int64_t i = 0; i < kPattern; ++i) normal_[size_t(i)] = float(random_normal(1, 0, uint64_t(i)));
-  }
-  Arena host(kPattern * 4);
-  const int64_t size = std::min(kPattern, x.size());
-  const Tensor pattern = host.tensor(1, size, x.dtype);
-  dispatch(x.dtype, [&]<class T>() {
-    for (int64_t i = 0; i < size; ++i) pattern.as<T>()[i] = T(mean + deviation * normal_[size_t(i)]);
-  });
-  const Tensor flat = x.reshape(1, x.size()), first = flat.col_range(0, size);
-  transfer(first, pattern, *context);
-  for (int64_t i = size; i < flat.cols; i += size) {
-    const int64_t count = std::min(size, flat.cols - i);
-    transfer(flat.col_range(i, count), first.col_range(0, count), *context);
-  }
+void Bench::fill(Tensor x, double deviation, double mean) {
+  fill_for_measuring(x, mean, std::sqrt(3.0) * deviation, seed_++, *context);
 }
 
-Tensor Bench::random(Arena& arena, int64_t rows, int64_t cols, DType dtype, float deviation) {
+Tensor Bench::random(Arena& arena, int64_t rows, int64_t cols, DType dtype, double deviation) {
   const Tensor x = arena.tensor(rows, cols, dtype);
   fill(x, deviation);
   return x;
 }
 
 Model Bench::random_model(const ModelConfig& config, const Architecture& architecture, DType dtype) {
-  const auto lay_out = [&](Arena& arena) {
-    Model model{
-        .config = config, .dtype = dtype, .embedding = {}, .head = {}, .final_norm = {}, .blocks = {}, .memory = {}};
-    model.embedding = arena.tensor(config.vocab_size, config.hidden_size, dtype);
-    for (const BlockChoice& choice : architecture)
-      model.blocks.push_back(
-          {make_weights(choice.attention, config, dtype, arena), make_weights(choice.ffn, config, dtype, arena)});
-    model.final_norm = arena.tensor(1, config.hidden_size, dtype);
-    model.head = config.tie_word_embeddings ? model.embedding
-                                            : Weight(arena.tensor(config.vocab_size, config.hidden_size, dtype));
-    return model;
-  };
-  Arena planner = Arena::planner(options.device);
-  lay_out(planner);
-  auto memory = std::make_shared<Arena>(planner.used_bytes(), options.device);
-  Model model = lay_out(*memory);
-  model.memory.push_back(std::move(memory));
+  Model model = make_model(config, architecture, dtype, options.device);
   for (const NamedTensor& t : named_tensors(model)) {
     const bool is_norm = t.tensor.rows == 1;
-    fill(t.tensor, is_norm ? 0.1f : 1 / std::sqrt(float(t.tensor.cols)), is_norm ? 1 : 0);
+    fill(t.tensor, is_norm ? 0.1 : 1 / std::sqrt(double(t.tensor.cols)), is_norm);
   }
   return model;
 }

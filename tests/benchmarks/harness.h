@@ -66,9 +66,9 @@ class Bench {
   /// after the other. `call` gets their index.
   double graph_seconds(int calls, const std::function<void(int)>& call);
 
-  /// Normal random values on the context's device. A large tensor repeats a pattern of a prime number of values.
-  void fill(Tensor x, float deviation = 1, float mean = 0);
-  Tensor random(Arena& arena, int64_t rows, int64_t cols, DType dtype, float deviation = 1);
+  /// Random values on the context's device, others each time.
+  void fill(Tensor x, double deviation = 1, double mean = 0);
+  Tensor random(Arena& arena, int64_t rows, int64_t cols, DType dtype, double deviation = 1);
   Arena arena(int64_t bytes) const { return Arena(bytes, options.device); }
   /// A model of random weights on the device.
   Model random_model(const ModelConfig& config, const Architecture& architecture, DType dtype);
@@ -82,7 +82,7 @@ class Bench {
 
   std::map<DType, Ceilings> ceilings_;
   std::vector<BenchRow> rows_;
-  std::vector<float> normal_;
+  uint64_t seed_ = 0;
 };
 
 }  // namespace tangram

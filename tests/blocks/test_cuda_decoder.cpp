@@ -1,5 +1,7 @@
 #include <gtest/gtest.h>
 
+#include <ostream>
+
 #include "blocks/decoder.h"
 #include "blocks/generate.h"
 #include "kernels/cuda_devices.h"
@@ -18,6 +20,11 @@ struct Case {
   DType dtype;
   int64_t sequences;
 };
+
+void PrintTo(const Case& c, std::ostream* out) {
+  for (const auto& [attention, ffn] : c.blocks) *out << attention << " " << ffn << ", ";
+  *out << name_of(c.dtype) << ", " << c.sequences << " sequences";
+}
 
 class CudaDecoder : public testing::TestWithParam<Case> {
  protected:

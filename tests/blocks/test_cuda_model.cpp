@@ -113,7 +113,8 @@ TEST_P(CudaModel, GeneratesTheSameGreedyText) {
   EXPECT_EQ(found, expected);
 }
 
-INSTANTIATE_TEST_SUITE_P(DTypes, CudaModel, testing::Values(DType::f32, DType::bf16));
+INSTANTIATE_TEST_SUITE_P(DTypes, CudaModel, testing::Values(DType::f32, DType::bf16),
+                         [](const auto& of) { return std::string(name_of(of.param)); });
 
 }  // namespace
 }  // namespace tangram

@@ -27,7 +27,9 @@ struct BoundaryStreamTest : testing::Test {
     for (int64_t b = begin; b < end; ++b) {
       const Tensor x = stream.take();
       for (int64_t i = 0; i < x.size(); ++i) {
-        if (read) EXPECT_EQ(x.as<float>()[i], float(100 * b + i));
+        if (read) {
+          EXPECT_EQ(x.as<float>()[i], float(100 * b + i));
+        }
         x.as<float>()[i] = read ? 2 * x.as<float>()[i] : float(100 * b + i);
       }
       stream.give_back();
@@ -99,11 +101,13 @@ TEST_F(BoundaryStreamTest, AFailureOfAThreadReachesTheCaller) {
   }
   BoundaryStream stream(first, second, many, 0, ctx);
   fs::resize_file(first, 4096);
-  EXPECT_THROW(
-      {
-        for (int64_t b = 0; b < many.batches; ++b) stream.take(), stream.give_back();
-      },
-      Error);
+  const auto read_all = [&] {
+    for (int64_t b = 0; b < many.batches; ++b) {
+      stream.take();
+      stream.give_back();
+    }
+  };
+  EXPECT_THROW(read_all(), Error);
 }
 
 TEST_F(BoundaryStreamTest, NoRoomIsFoundBeforeTheWork) {

@@ -47,7 +47,8 @@ struct DepthFirstTest : testing::Test {
     std::shared_ptr<DepthFirstLayer> layer;  // owns the weights
   };
   Result train(const DepthFirstRun& run, int64_t index, int64_t stop_at = kSteps) {
-    Result result{.layer = std::make_shared<DepthFirstLayer>(run, index, true, setting.ctx)};
+    Result result{
+        .losses = {}, .entries = {}, .layer = std::make_shared<DepthFirstLayer>(run, index, true, setting.ctx)};
     result.layer->start(setting.statistics[size_t(index)]);
     go_on(result, 0, stop_at);
     return result;
@@ -130,7 +131,8 @@ TEST_F(DepthFirstTest, ResumedLayerEndsWithTheSameBytes) {
     checkpoint.emplace_back(t.tensor.as<float>(), t.tensor.as<float>() + t.tensor.size());
   killed.layer->step(batches_of(2));  // what came after the flush may be lost
   killed.layer.reset();
-  Result resumed{.losses = killed.losses, .layer = std::make_shared<DepthFirstLayer>(depth, 1, true, setting.ctx)};
+  Result resumed{
+      .losses = killed.losses, .entries = {}, .layer = std::make_shared<DepthFirstLayer>(depth, 1, true, setting.ctx)};
   const std::vector<NamedTensor> state = resumed.layer->state();
   for (size_t i = 0; i < state.size(); ++i)
     std::copy(checkpoint[i].begin(), checkpoint[i].end(), state[i].tensor.as<float>());

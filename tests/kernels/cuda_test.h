@@ -1,6 +1,8 @@
 #pragma once
 #include <gtest/gtest.h>
 
+#include <ostream>
+
 #include "kernels/cuda_devices.h"
 #include "kernels/transfer.h"
 #include "tests/kernels/tensors.h"
@@ -15,6 +17,10 @@ struct CudaShape {
   DType dtype;
   bool aligned;  // rows that 16-byte accesses can take, or columns of a wider matrix that starts at an odd place
 };
+
+inline void PrintTo(const CudaShape& s, std::ostream* out) {
+  *out << s.N << " x " << s.C << " " << name_of(s.dtype) << (s.aligned ? "" : ", not aligned");
+}
 
 class CudaTest : public testing::TestWithParam<CudaShape> {
  protected:

@@ -64,7 +64,7 @@ TEST_F(CudnnPlan, CutsTheBackwardPassIntoCallsOfBoundedWorkspace) {
   ASSERT_TRUE(whole);
   EXPECT_FALSE(whole->ragged);
   EXPECT_EQ(whole->sequences_at_once, 1);
-  EXPECT_EQ(whole->kv_at_once, 2);  // of 16 heads: 2 GiB of dp, 0.2 GiB beside it
+  EXPECT_EQ(whole->kv_at_once, 4);  // of 32 heads: 4 GiB of dp, 0.4 GiB beside it
   EXPECT_LE(whole->workspace_bytes, int64_t{5} << 30);
   EXPECT_EQ(plan(false, {64, 8, 128}, {0, 8192, 16384})->kv_at_once, 8);
   EXPECT_FALSE(plan(true, {64, 1, 128}, {0, 8192, 16384}));  // all heads share one key/value head: 8 GiB of dp
