@@ -6,6 +6,7 @@
 #include "kernels/cosine.h"
 #include "kernels/elementwise.h"
 #include "kernels/head_loss.h"
+#include "kernels/make_arena.h"
 #include "kernels/transfer.h"
 
 namespace tangram {
@@ -40,8 +41,8 @@ GkdTrainer::GkdTrainer(Model& student, const Model* teacher, const GkdOptions& o
   Arena state_plan = Arena::planner(), work_plan = Arena::planner();
   lay_out(state_plan);
   lay_out_work(work_plan);
-  state_ = std::make_unique<Arena>(state_plan.used_bytes(), ctx.device);
-  work_ = std::make_unique<Arena>(work_plan.used_bytes(), ctx.device);
+  state_ = std::make_unique<Arena>(make_arena(state_plan.used_bytes(), ctx));
+  work_ = std::make_unique<Arena>(make_arena(work_plan.used_bytes(), ctx));
   lay_out(*state_);
   lay_out_work(*work_);
   start_training(trainable_, ctx_);

@@ -47,7 +47,9 @@ class GkdTrainer {
   GkdLosses step(std::span<const Batch> micro_batches);
 
   int64_t steps_done() const { return steps_done_; }
-  int64_t memory_bytes() const { return state_->capacity_bytes() + work_->capacity_bytes(); }
+  int64_t memory_bytes() const { return state_bytes() + work_bytes(); }
+  int64_t state_bytes() const { return state_->used_bytes(); }  ///< gradients, masters (where not the weights), moments
+  int64_t work_bytes() const { return work_->used_bytes(); }    ///< activations
 
   /// Everything that the next step depends on, as views that a checkpoint reads and writes.
   std::vector<NamedTensor> state() const;

@@ -22,9 +22,7 @@ void lay_out(LayerStatistics& s, const ModelConfig& config, Arena& arena) {
 
 LayerStatistics make_statistics(const ModelConfig& config, Device device) {
   LayerStatistics statistics;
-  Arena planner = Arena::planner();
-  lay_out(statistics, config, planner);
-  auto arena = std::make_shared<Arena>(planner.used_bytes(), device);
+  auto arena = std::make_shared<Arena>(statistics_bytes(config), device);
   lay_out(statistics, config, *arena);
   statistics.memory = arena;
   return statistics;
@@ -120,6 +118,13 @@ void collect_statistics(const TeacherSource& teacher, std::span<const Batch> bat
     finish(statistics, HostView(block.ffn.params[2].values, ctx).tensor());
     sink(l, statistics);
   }
+}
+
+int64_t statistics_bytes(const ModelConfig& config) {
+  LayerStatistics statistics;
+  Arena planner = Arena::planner();
+  lay_out(statistics, config, planner);
+  return planner.used_bytes();
 }
 
 void save_statistics(const std::filesystem::path& path, const LayerStatistics& statistics) {

@@ -23,6 +23,9 @@ struct LayerStatistics {
 void collect_statistics(const TeacherSource& teacher, std::span<const Batch> batches,
                         const std::function<void(int64_t layer, const LayerStatistics&)>& sink, Context& ctx);
 
+/// Bytes of one layer's.
+int64_t statistics_bytes(const ModelConfig& config);
+
 /// A safetensors file with the tensors `attention.xx`, `attention.xy`, `ffn.xx`, `ffn.xy`, `ffn.hh`,
 /// `ffn.contribution`.
 void save_statistics(const std::filesystem::path& path, const LayerStatistics& statistics);

@@ -12,6 +12,10 @@
 
 namespace tangram {
 
+#if !TANGRAM_HAS_CUDA
+cuda::AddressRange::~AddressRange() = default;  // an arena's pointer to one asks for it; there never is one
+#endif
+
 // No processor maps this address: a planner's tensors are not empty ones, and to touch them is a crash.
 static constexpr uintptr_t kNowhere = uintptr_t{1} << 62;
 static constexpr int64_t kAlignment = 64;  // a cache line, and the width of an AVX-512 register

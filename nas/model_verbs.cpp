@@ -16,6 +16,8 @@ std::span<const ModelVerb> all_model_verbs() {
        "tangram bench models/llama --prompt-tokens 512 --output-tokens 64", add_bench},
       {"inspect", "Show what is in a model folder, a score table or a run directory",
        "tangram inspect runs/quickstart/scores.h5", add_inspect},
+      {"plan", "Say what memory, disk and time a search takes, without running it",
+       "tangram plan configs/llama-3.1-70b.yaml --gpu h200", add_plan},
   };
   return kVerbs;
 }

@@ -19,7 +19,7 @@ struct VerbInput {
   bool json;       ///< the result as JSON
 };
 
-/// A verb that works on a model folder, such as `tangram inspect FOLDER`.
+/// A verb that is no stage, such as `tangram inspect FOLDER`.
 struct ModelVerb {
   std::string_view name, summary, example;
   /// Adds the verb's own options to `app` and returns what runs it after they were read. The options are read into
@@ -35,5 +35,6 @@ std::function<void(const VerbInput&)> add_generate(CLI::App& app);
 std::function<void(const VerbInput&)> add_evaluate(CLI::App& app);
 std::function<void(const VerbInput&)> add_bench(CLI::App& app);
 std::function<void(const VerbInput&)> add_inspect(CLI::App& app);
+std::function<void(const VerbInput&)> add_plan(CLI::App& app);
 
 }  // namespace tangram

@@ -8,8 +8,6 @@
 namespace tangram {
 namespace {
 
-constexpr int64_t kBatchTokens = 4096;
-
 std::vector<TableMetric> table_metrics() {
   std::vector<TableMetric> metrics;
   for (size_t m = 0; m < kMetricCount; ++m) {
@@ -100,7 +98,7 @@ std::vector<std::filesystem::path> run_score(const StageInput& in) {
   const std::vector<Replacement> all = all_replacements(search_space(in.config, teacher.config), teacher.config);
   const int64_t T = tokens.sequence_length;
   const int64_t sequences = std::clamp<int64_t>(in.config.score.tokens / T, 1, tokens.sequences);
-  const int64_t batch_tokens = std::clamp<int64_t>(kBatchTokens / T, 1, sequences) * T;
+  const int64_t batch_tokens = std::clamp<int64_t>(kScoringTokens / T, 1, sequences) * T;
 
   // The teacher's own subblocks change nothing: their rows carry costs and the teacher's own metrics.
   std::vector<Replacement> changed;

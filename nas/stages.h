@@ -43,6 +43,9 @@ struct Stage {
 /// The pipeline in order; every stage comes behind those it reads from.
 std::span<const Stage> all_stages();
 
+/// Tokens that are scored at once, in whole sequences.
+inline constexpr int64_t kScoringTokens = 4096;
+
 /// What became of a stage.
 struct StageResult {
   std::string_view name;

@@ -5,12 +5,13 @@
 #include "kernels/cosine.h"
 #include "kernels/elementwise.h"
 #include "kernels/head_loss.h"
+#include "kernels/make_arena.h"
 #include "kernels/transfer.h"
 
 namespace tangram {
 namespace {
 
-int64_t memory_bytes(const Model& teacher, int64_t tokens) {
+int64_t bytes_for(const Model& teacher, int64_t tokens) {
   Arena planner = Arena::planner();
   for (size_t i = 0; i < 2 * teacher.blocks.size() + 2; ++i)
     planner.tensor(tokens, teacher.config.hidden_size, teacher.dtype);
@@ -34,7 +35,7 @@ void apply_subblock(Tensor x, const SubblockWeights& weights, const ModelConfig&
 }  // namespace
 
 ReplaceOneScorer::ReplaceOneScorer(const Model& teacher, int64_t batch_tokens, Context& ctx)
-    : teacher_(teacher), ctx_(ctx), memory_(memory_bytes(teacher, batch_tokens), ctx.device) {}
+    : teacher_(teacher), ctx_(ctx), memory_(make_arena(bytes_for(teacher, batch_tokens), ctx)) {}
 
 void ReplaceOneScorer::start_batch(const ScoringBatch& batch) {
   batch_ = batch;

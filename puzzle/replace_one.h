@@ -46,6 +46,8 @@ class ReplaceOneScorer {
   /// Runs the teacher on a batch. The batch's memory must stay until the next call.
   void start_batch(const ScoringBatch& batch);
 
+  int64_t memory_bytes() const { return memory_.used_bytes(); }  ///< after start_batch
+
   SequenceMetrics teacher_metrics();
   SequenceMetrics score(const LibraryEntry& entry);
 

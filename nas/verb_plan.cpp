@@ -1,0 +1,86 @@
+#include <sys/statvfs.h>
+
+#include <CLI/CLI.hpp>
+#include <memory>
+
+#include "blocks/config_json.h"
+#include "distill/corpus.h"
+#include "nas/model_verbs.h"
+#include "nas/plan.h"
+#include "nas/run_files.h"
+
+namespace tangram {
+namespace {
+
+namespace fs = std::filesystem;
+
+struct Options {
+  std::string config, run_dir, gpu, disk;
+  std::vector<std::string> overrides;
+};
+
+/// The teacher's shape, from its config.json alone.
+ModelConfig teacher_shape(const SearchConfig& config) {
+  const fs::path folder = teacher_path(config, config.run_dir);
+  if (config.teacher.pretrain && !fs::exists(folder / "config.json")) {
+    ModelConfig shape = config.teacher.pretrain->model;
+    shape.vocab_size = static_cast<int64_t>(kCorpusSymbols.size());
+    return shape;
+  }
+  return read_config(folder).config;
+}
+
+/// Free bytes of the disk on which a folder is, or would be made.
+int64_t free_disk(fs::path folder) {
+  while (!fs::exists(folder) && folder.has_parent_path() && folder != folder.parent_path())
+    folder = folder.parent_path();
+  struct statvfs disk {};
+  if (statvfs(folder.c_str(), &disk) != 0) throw Error(fmt::format("{}: no disk to be seen", folder.string()));
+  return static_cast<int64_t>(disk.f_bavail) * static_cast<int64_t>(disk.f_frsize);
+}
+
+PlanMachine machine_of(const Options& o, const SearchConfig& config, const VerbInput& in) {
+  PlanMachine machine;
+  if (o.gpu.empty()) {
+    Context ctx({.threads = in.threads});
+    machine = this_processor(ctx);
+    machine.disk_bytes = free_disk(config.run_dir);
+  } else {
+    machine = known_gpu(o.gpu);
+  }
+  if (o.disk.empty()) return machine;
+  const std::optional<double> bytes = parse_bytes(o.disk);
+  if (!bytes || *bytes < 0) throw bad_input("--disk {}: no number of bytes; write 500GB or 2 TiB", o.disk);
+  machine.disk_bytes = static_cast<int64_t>(*bytes);
+  return machine;
+}
+
+void run_plan(const Options& o, const VerbInput& in) {
+  SearchConfig config = read_search_config(o.config, o.overrides);
+  if (!o.run_dir.empty()) config.run_dir = fs::absolute(o.run_dir).lexically_normal();
+  const ModelConfig teacher = teacher_shape(config);
+  const PlanMachine machine = machine_of(o, config, in);
+  const RunPlan plan = plan_run(config, teacher, machine);
+  fmt::print(in.out, "{}", in.json ? plan_json(plan, machine) : plan_text(plan, machine));
+  std::fflush(in.out);
+  check_plan(plan, config, machine);
+}
+
+}  // namespace
+
+std::function<void(const VerbInput&)> add_plan(CLI::App& app) {
+  const auto o = std::make_shared<Options>();
+  app.add_option("CONFIG", o->config, "Search config, a YAML file; of the teacher only its config.json is read")
+      ->required();
+  app.add_option("--gpu", o->gpu, "The GPU to plan for; this machine's processor if none")
+      ->check(CLI::IsMember(known_gpu_names()));
+  app.add_option("--disk", o->disk, "Free disk to plan for, such as 2TB; that of the run on this machine's processor");
+  app.add_option("--run-dir", o->run_dir, "Folder of the run instead of the config's run_dir");
+  app.add_option("--set", o->overrides, "Override a key: --set distill.order=depth_first; repeat for more")
+      ->type_name("KEY=VALUE")
+      ->expected(1)
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+  return [o](const VerbInput& in) { run_plan(*o, in); };
+}
+
+}  // namespace tangram
