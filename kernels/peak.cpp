@@ -1,20 +1,45 @@
 #include "kernels/peak.h"
 
+#include <algorithm>
+
+#include "kernels/elementwise.h"
 #include "kernels/matmul.h"
+#include "kernels/random.h"
+#include "kernels/transfer.h"
 
 namespace tangram {
 
 double matmul_gflops(DType dtype, Context& ctx) {
-  constexpr int64_t kSize = 2048;
-  Arena arena(kSize * kSize * 4 * 3 + 4096);
-  const Tensor a = arena.tensor(kSize, kSize, dtype), b = arena.tensor(kSize, kSize, dtype);
-  const Tensor c = arena.tensor(kSize, kSize, DType::f32);
-  fill_zero(a), fill_zero(b);
-  const double seconds = best_seconds(9, [&] { matmul(c, a, Transpose::no, b, Transpose::yes, false, ctx); });
-  return 2.0 * kSize * kSize * kSize / seconds * 1e-9;
+  const int64_t size = ctx.device == Device::cuda ? 8192 : 2048;
+  Arena arena(size * size * 4 * 3 + 4096, ctx.device);
+  const Tensor a = arena.tensor(size, size, dtype), b = arena.tensor(size, size, dtype);
+  const Tensor c = arena.tensor(size, size, DType::f32);
+  fill_for_measuring(a, 0, 1, 1, ctx), fill_for_measuring(b, 0, 1, 2, ctx);
+  const double seconds = best_seconds(9, [&] {
+    matmul(c, a, Transpose::no, b, Transpose::yes, false, ctx);
+    synchronize(ctx);
+  });
+  return 2.0 * double(size) * double(size) * double(size) / seconds * 1e-9;
+}
+
+static double copy_gb_per_s(std::span<const Tensor> tensors, int repeats, Context& ctx) {
+  int64_t bytes = 0, largest = 0;
+  for (const Tensor& t : tensors) bytes += t.bytes(), largest = std::max(largest, t.bytes());
+  Arena arena(largest, ctx.device);
+  const Tensor copied = arena.tensor(1, largest, DType::u8);
+  const double seconds = best_seconds(repeats, [&] {
+    for (const Tensor& t : tensors) {
+      Tensor raw = t.reshape(1, t.size());
+      raw.cols = raw.stride = t.bytes(), raw.dtype = DType::u8;
+      copy(copied.col_range(0, raw.cols), raw, ctx);
+    }
+    synchronize(ctx);
+  });
+  return 2 * double(bytes) / seconds * 1e-9;
 }
 
 double read_gb_per_s(std::span<const Tensor> tensors, int repeats, Context& ctx) {
+  if (ctx.device == Device::cuda) return copy_gb_per_s(tensors, repeats, ctx);
   using Lanes = uint64_t __attribute__((vector_size(32), aligned(1), may_alias));
   constexpr int64_t kLanes = 8;  // of one step
   uint64_t total = 0;
@@ -40,9 +65,9 @@ double read_gb_per_s(std::span<const Tensor> tensors, int repeats, Context& ctx)
 
 double read_gb_per_s(Context& ctx) {
   constexpr int64_t kBytes = int64_t{512} << 20;
-  Arena arena(kBytes);
-  const Tensor x = arena.tensor(1, kBytes, DType::u8);
-  std::memset(x.data, 1, kBytes);  // pages that were never written are one page of zeros
+  Arena arena(kBytes, ctx.device);
+  const Tensor x = arena.tensor(1, kBytes / 4, DType::f32);
+  fill_for_measuring(x, 0, 1, 1, ctx);  // pages that were never written are one page of zeros
   return read_gb_per_s(std::span(&x, 1), 12, ctx);
 }
 

@@ -19,11 +19,13 @@ double best_seconds(int repeats, F&& call) {
   return best;
 }
 
-/// Rate of the matmul library: a (2048, 2048) x (2048, 2048) product through `matmul`.
+/// Rate of the matmul library: a (2048, 2048) x (2048, 2048) product through `matmul`; on a GPU of (8192, 8192), which
+/// fills it.
 double matmul_gflops(DType dtype, Context& ctx);
 
 /// Rate of reading the memory of `tensors` (contiguous) one after the other: every thread sums its part of each. Where
-/// memory lies decides how fast it is read, so compare an operation with the rate of its own operands.
+/// memory lies decides how fast it is read, so compare an operation with the rate of its own operands. On a GPU they
+/// are copied, and bytes read and written count.
 double read_gb_per_s(std::span<const Tensor> tensors, int repeats, Context& ctx);
 
 /// The same of 512 MiB.
