@@ -239,23 +239,44 @@ class Planner {
   RunPlan plan_;
 };
 
-/// Settings under which distillation fits into the machine's memory: depth first, and smaller micro-batches.
+/// Settings under which distillation fits into the machine's memory: depth first, smaller micro-batches, and then
+/// without the widest FFN variants.
 std::string memory_advice(const SearchConfig& config, const ModelConfig& teacher, const PlanMachine& machine) {
   SearchConfig other = config;
   TrainingConfig& training = other.distill.training;
-  for (const DistillOrder order : {config.distill.order, DistillOrder::depth_first}) {
-    other.distill.order = order;
-    for (training.micro_batches = config.distill.training.micro_batches;
-         training.batch_tokens % (training.micro_batches * config.data.sequence_length) == 0;
-         training.micro_batches *= 2) {
-      const StagePlan stage = Planner(other, teacher, machine).distill();
-      if (!stage.fits(machine)) continue;
-      return fmt::format("{}distill.micro_batches={} takes {}",
-                         order == config.distill.order ? "" : "distill.order=depth_first with ", training.micro_batches,
-                         format_bytes(double(total_bytes(stage.memory))));
-    }
+  std::string changes;
+  const auto fits = [&](std::string* answer) {
+    const StagePlan stage = Planner(other, teacher, machine).distill();
+    *answer = fmt::format("{} takes {}", changes, format_bytes(double(total_bytes(stage.memory))));
+    return stage.fits(machine);
+  };
+  const auto change = [&](const std::string& what) { changes += (changes.empty() ? "" : ", ") + what; };
+  std::string answer;
+  if (other.distill.order != DistillOrder::depth_first) {
+    other.distill.order = DistillOrder::depth_first;
+    change("distill.order=depth_first");
+    if (fits(&answer)) return answer;
   }
-  return "fewer or smaller variants are what is left to change";
+  const std::string before = changes;
+  while (training.batch_tokens % (2 * training.micro_batches * config.data.sequence_length) == 0) {
+    training.micro_batches *= 2;
+    changes = before;
+    change(fmt::format("distill.micro_batches={}", training.micro_batches));
+    if (fits(&answer)) return answer;
+  }
+  std::vector<std::string>& widths = other.search_space.ffn;
+  const auto size_of_variant = [&](const std::string& text) {
+    return parameter_count(parse_choice(Subblock::ffn, text, teacher), teacher);
+  };
+  while (!widths.empty()) {
+    const auto widest = std::max_element(widths.begin(), widths.end(), [&](const auto& a, const auto& b) {
+      return size_of_variant(a) < size_of_variant(b);
+    });
+    change("no FFN " + *widest);
+    widths.erase(widest);
+    if (fits(&answer)) return answer;
+  }
+  return "nothing but a smaller teacher would fit";
 }
 
 }  // namespace
