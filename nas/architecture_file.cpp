@@ -1,6 +1,7 @@
 #include "nas/architecture_file.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "blocks/file.h"
 #include "nas/units.h"
@@ -41,22 +42,30 @@ Choice choice_of(const YamlNode& block, Subblock s, const ModelConfig& teacher) 
   }
 }
 
-// The blocks' choices, layer by layer, and which of them are pairs that were trained together.
+// A block as the file lists it.
 struct Block {
   BlockChoice choice;
-  bool together = false;
+  int64_t layers = 0;     // that it stands for; 0: the block of an earlier layer stands for this one
+  bool together = false;  // a pair or span that was trained as one
 };
 
-std::vector<Block> layers_of(const ChosenArchitecture& a, int64_t layer_count) {
-  std::vector<Block> blocks(static_cast<size_t>(layer_count));
+std::vector<Block> list_blocks(const ChosenArchitecture& a) {
+  int64_t layer_count = 0;
+  for (const Replacement& r : a.replacements) layer_count = std::max(layer_count, r.last_layer() + 1);
+  std::vector<Block> of_layer(static_cast<size_t>(layer_count));
   for (const Replacement& r : a.replacements) {
-    Block& block = blocks.at(static_cast<size_t>(r.first_layer));
+    Block& block = of_layer[static_cast<size_t>(r.first_layer)];
     if (r.attention) block.choice.attention = *r.attention;
     if (r.ffn) block.choice.ffn = *r.ffn;
     block.together = r.attention && r.ffn;
+    block.layers = r.layer_count;
   }
-  for (size_t l = 0; l < blocks.size(); ++l)
-    CHECK(blocks[l].choice.attention.variant && blocks[l].choice.ffn.variant, "layer {} of {} is not whole", l, a.name);
+  std::vector<Block> blocks;
+  for (size_t l = 0; l < of_layer.size(); l += static_cast<size_t>(of_layer[l].layers)) {
+    const BlockChoice& choice = of_layer[l].choice;
+    CHECK(choice.attention.variant && choice.ffn.variant, "layer {} of {} is not whole", l, a.name);
+    blocks.push_back(of_layer[l]);
+  }
   return blocks;
 }
 
@@ -69,17 +78,27 @@ std::string architecture_yaml(const ChosenArchitecture& a) {
   for (const auto& [figure, value] : a.predicted)
     yaml += fmt::format("  {}: {}\n", yaml_scalar(figure), format_exact(value));
   yaml += "blocks:\n";
-  int64_t layer_count = 0;
-  for (const Replacement& r : a.replacements) layer_count = std::max(layer_count, r.first_layer + r.layer_count);
-  for (const Block& block : layers_of(a, layer_count))
-    yaml += fmt::format("  - {{attention: {}, ffn: {}, trained: {}}}\n", block.choice.attention.name(),
-                        block.choice.ffn.name(), block.together ? kTogether : kApart);
+  for (const Block& block : list_blocks(a))
+    yaml += fmt::format("  - {{attention: {}, ffn: {}, trained: {}{}}}\n", block.choice.attention.name(),
+                        block.choice.ffn.name(), block.together ? kTogether : kApart,
+                        block.layers > 1 ? fmt::format(", layers: {}", block.layers) : "");
   return yaml;
 }
 
 void write_architecture(const fs::path& path, const ChosenArchitecture& a) {
   fs::create_directories(path.parent_path());
   write_file_atomically(path, architecture_yaml(a));
+}
+
+// The layers that a block stands for: 1 unless it says more.
+static int64_t layers_of(const YamlNode& block, const ModelConfig& teacher) {
+  const YamlEntry* entry = block.find("layers");
+  if (!entry) return 1;
+  const auto value = parse_number(entry->value.scalar);
+  if (!value || *value != std::floor(*value) || *value < 1 || *value > double(teacher.num_hidden_layers))
+    throw bad_input("{}: layers: found {}; must be a whole number from 1 to {}", entry->value.where,
+                    describe_found(entry->value), teacher.num_hidden_layers);
+  return static_cast<int64_t>(*value);
 }
 
 static ChosenArchitecture architecture_of(const YamlNode& root, const ModelConfig& teacher) {
@@ -97,24 +116,27 @@ static ChosenArchitecture architecture_of(const YamlNode& root, const ModelConfi
     a.predicted[figure.key] = *value;
   }
   const YamlNode& blocks = need(root, "blocks");
-  if (static_cast<int64_t>(blocks.items.size()) != teacher.num_hidden_layers)
-    throw bad_input("{}: {} blocks; the teacher has {} layers", blocks.where, blocks.items.size(),
-                    teacher.num_hidden_layers);
-  for (size_t l = 0; l < blocks.items.size(); ++l) {
-    const YamlNode& block = blocks.items[l];
+  int64_t layer = 0;
+  for (const YamlNode& block : blocks.items) {
     const Choice attention = choice_of(block, Subblock::attention, teacher),
                  ffn = choice_of(block, Subblock::ffn, teacher);
     const std::string trained = text_of(block, "trained");
-    const auto layer = static_cast<int64_t>(l);
+    const int64_t layers = layers_of(block, teacher);
     if (trained == kTogether) {
-      a.replacements.push_back({.first_layer = layer, .layer_count = 1, .attention = attention, .ffn = ffn});
-    } else if (trained == kApart) {
+      a.replacements.push_back({.first_layer = layer, .layer_count = layers, .attention = attention, .ffn = ffn});
+    } else if (trained == kApart && layers == 1) {
       a.replacements.push_back({.first_layer = layer, .layer_count = 1, .attention = attention, .ffn = {}});
       a.replacements.push_back({.first_layer = layer, .layer_count = 1, .attention = {}, .ffn = ffn});
     } else {
-      throw bad_input("{}: trained: found '{}'; must be {} or {}", block.where, trained, kTogether, kApart);
+      throw bad_input("{}: trained: found '{}'; must be {}", block.where, trained,
+                      layers == 1 ? fmt::format("{} or {}", kTogether, kApart)
+                                  : fmt::format("{} for a block of {} layers", kTogether, layers));
     }
+    layer += layers;
   }
+  if (layer != teacher.num_hidden_layers)
+    throw bad_input("{}: {} blocks for {} layers; the teacher has {}", blocks.where, blocks.items.size(), layer,
+                    teacher.num_hidden_layers);
   return a;
 }
 
@@ -136,9 +158,16 @@ std::vector<ChosenArchitecture> read_architectures(const fs::path& folder, const
   return all;
 }
 
-Architecture blocks_of(const ChosenArchitecture& architecture, const ModelConfig& teacher) {
+std::vector<int64_t> last_layers(const ChosenArchitecture& architecture) {
+  std::vector<int64_t> layers;
+  int64_t end = 0;
+  for (const Block& block : list_blocks(architecture)) layers.push_back((end += block.layers) - 1);
+  return layers;
+}
+
+Architecture blocks_of(const ChosenArchitecture& architecture) {
   Architecture blocks;
-  for (const Block& block : layers_of(architecture, teacher.num_hidden_layers)) blocks.push_back(block.choice);
+  for (const Block& block : list_blocks(architecture)) blocks.push_back(block.choice);
   return blocks;
 }
 

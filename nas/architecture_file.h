@@ -36,7 +36,10 @@ ChosenArchitecture read_architecture(const std::filesystem::path& path, const Mo
 /// All architectures of a folder, by name.
 std::vector<ChosenArchitecture> read_architectures(const std::filesystem::path& folder, const ModelConfig& teacher);
 
+/// For each block the last of the teacher's layers that it stands for, ascending.
+std::vector<int64_t> last_layers(const ChosenArchitecture& architecture);
+
 /// The blocks that the replacements make.
-Architecture blocks_of(const ChosenArchitecture& architecture, const ModelConfig& teacher);
+Architecture blocks_of(const ChosenArchitecture& architecture);
 
 }  // namespace tangram

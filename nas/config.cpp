@@ -97,11 +97,19 @@ static void describe(V& v, PairConfig& c) {
 }
 
 template <class V>
+static void describe(V& v, SpanConfig& c) {
+  v.require("layers");
+  v.count("layers", c.layers, within(2, 1024));
+  v.text("attention", c.attention);
+  v.text("ffn", c.ffn);
+}
+
+template <class V>
 static void describe(V& v, SearchSpaceConfig& c) {
   v.texts("attention", c.attention);
   v.texts("ffn", c.ffn);
   v.sections("pairs", c.pairs);
-  v.counts("spans", c.spans, within(1, 1024));
+  v.sections("spans", c.spans, "layers");
 }
 
 template <class V>
@@ -268,10 +276,6 @@ void check(SearchConfig& c) {
   check_training(c, "distill", c.distill.training);
   check_training(c, "uptrain", c.uptrain.training);
   check_constraints(c);
-  for (const int64_t span : c.search_space.spans)
-    if (span != 1)
-      throw impossible(c, "search_space.spans", "{}: a block that stands for several layers is not supported yet",
-                       span);
   const GkdLossWeights& loss = c.uptrain.loss;
   if (loss.cosine == 0 && loss.kl == 0 && loss.cross_entropy == 0)
     throw impossible(c, "uptrain.loss", "all weights are 0; one of cosine, kl, lm has to be more");
@@ -381,6 +385,7 @@ SearchSpace search_space(const SearchConfig& config, const ModelConfig& teacher)
   };
   SearchSpace space = {choices_of(Subblock::attention, config.search_space.attention),
                        choices_of(Subblock::ffn, config.search_space.ffn),
+                       {},
                        {}};
   for (size_t i = 0; i < config.search_space.pairs.size(); ++i) {
     const PairConfig& pair = config.search_space.pairs[i];
@@ -388,6 +393,18 @@ SearchSpace search_space(const SearchConfig& config, const ModelConfig& teacher)
     const BlockChoice block = {choice_of(Subblock::attention, pair.attention, key + ".attention"),
                                choice_of(Subblock::ffn, pair.ffn, key + ".ffn")};
     if (std::find(space.pairs.begin(), space.pairs.end(), block) == space.pairs.end()) space.pairs.push_back(block);
+  }
+  for (size_t i = 0; i < config.search_space.spans.size(); ++i) {
+    const SpanConfig& asked = config.search_space.spans[i];
+    const std::string key = fmt::format("search_space.spans.{}", i);
+    if (asked.layers > teacher.num_hidden_layers)
+      throw impossible(config, key + ".layers", "{}: the teacher has {} layers", asked.layers,
+                       teacher.num_hidden_layers);
+    const auto choice = [&](Subblock s, const std::string& text) {
+      return text.empty() ? teacher_choice(s, teacher) : choice_of(s, text, fmt::format("{}.{}", key, name_of(s)));
+    };
+    const Span span = {asked.layers, {choice(Subblock::attention, asked.attention), choice(Subblock::ffn, asked.ffn)}};
+    if (std::find(space.spans.begin(), space.spans.end(), span) == space.spans.end()) space.spans.push_back(span);
   }
   return space;
 }

@@ -62,11 +62,17 @@ struct PairConfig {
   std::string attention, ffn;
 };
 
+/// One block for every so many consecutive layers; a subblock that is not named is the teacher's kind and size.
+struct SpanConfig {
+  int64_t layers = 2;
+  std::string attention = {}, ffn = {};
+};
+
 /// Spelled as `parse_choice` reads them; the teacher's own subblocks are always options too.
 struct SearchSpaceConfig {
   std::vector<std::string> attention, ffn;
-  std::vector<PairConfig> pairs;     ///< trained and scored together
-  std::vector<int64_t> spans = {1};  ///< numbers of layers that one block may stand for; only 1 so far
+  std::vector<PairConfig> pairs;  ///< trained and scored together
+  std::vector<SpanConfig> spans;
 };
 
 /// In which order layers take their steps; the students are the same, bit for bit.
@@ -169,10 +175,18 @@ std::map<std::string, std::string> config_sections(const SearchConfig& config);
 /// Where the config has `key.path` (list items by number), for a message; the config's name if it is a default.
 std::string place_of(const SearchConfig& config, std::string_view key_path);
 
+/// A block that may stand for any `layers` consecutive layers.
+struct Span {
+  int64_t layers;
+  BlockChoice block;
+  bool operator==(const Span&) const = default;
+};
+
 /// The search space of one teacher, duplicates removed, its own subblocks first.
 struct SearchSpace {
   std::vector<Choice> attention, ffn;
   std::vector<BlockChoice> pairs;
+  std::vector<Span> spans;
 };
 
 /// Throws Error naming place and key of a variant that this teacher does not have.

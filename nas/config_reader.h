@@ -91,14 +91,22 @@ class ConfigReader {
       read(entry.value, join(key) + "." + entry.key, value.back());
     }
   }
-  /// A list of sections. A lone section is a list of one.
+  /// A list of sections. A lone section is a list of one. An item that is a scalar stands for a section with nothing
+  /// but `scalar_key`, if there is one.
   template <class T>
-  void sections(std::string_view key, std::vector<T>& value) {
+  void sections(std::string_view key, std::vector<T>& value, std::string_view scalar_key = {}) {
     const YamlNode* node = find(key);
     if (!node) return;
     value.clear();
     if (node->kind == YamlNode::Kind::map) return read(*node, join(key), value.emplace_back());
-    for (const YamlNode& item : find_list(key)->items) read(item, join(key), value.emplace_back());
+    for (const YamlNode& item : find_list(key)->items) {
+      YamlNode section = item;
+      if (item.kind == YamlNode::Kind::scalar && !scalar_key.empty()) {
+        section.kind = YamlNode::Kind::map;
+        section.entries = {{.key = std::string(scalar_key), .where = item.where, .value = item}};
+      }
+      read(section, join(key), value.emplace_back());
+    }
   }
 
   /// A key without which the section means nothing.

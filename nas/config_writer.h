@@ -80,7 +80,7 @@ class ConfigWriter {
     depth_ -= 1;
   }
   template <class T>
-  void sections(std::string_view key, std::vector<T>& value) {
+  void sections(std::string_view key, std::vector<T>& value, std::string_view = {}) {
     if (value.empty()) return;
     open(key);
     for (T& item : value) {

@@ -25,7 +25,7 @@ std::vector<Chosen> read_chosen(const SearchConfig& config, const fs::path& run_
   if (!fs::exists(folder)) return {};
   const ModelConfig teacher = read_config(teacher_path(config, run_dir)).config;
   std::vector<Chosen> all;
-  for (const ChosenArchitecture& a : read_architectures(folder, teacher)) all.push_back({a, blocks_of(a, teacher)});
+  for (const ChosenArchitecture& a : read_architectures(folder, teacher)) all.push_back({a, blocks_of(a)});
   return all;
 }
 

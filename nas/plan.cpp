@@ -111,9 +111,9 @@ class Planner {
                             .boundaries = {}};
     const Batch batch = typical_batch(config_, training);
     const int64_t L = teacher_.config.num_hidden_layers;
-    // All layers have the same variants; the first one looks up the embedding, too.
+    // All layers have the same variants, but that no span ends with the first.
     const BldPlan needs = depth_first
-                              ? DepthFirstLayer::plan(run, 0, batch, machine_.device, 0)
+                              ? DepthFirstLayer::plan(run, L - 1, batch, machine_.device, 0)
                               : BldTrainer::plan(teacher_, run.replacements, run.options, batch, machine_.device, 0);
     StagePlan stage{.name = "distill",
                     .detail = fmt::format("{}, {} variants of {} layers, {} steps of {} tokens",
@@ -131,7 +131,9 @@ class Planner {
     // Padding of the state's tensors stands here.
     const int64_t named = needs.weight_bytes + needs.master_bytes + needs.moment_bytes + needs.gradient_bytes;
     stage.memory.push_back({"activations", needs.state_bytes + needs.work_bytes - named});
-    if (depth_first) stage.memory.push_back({"boundary batches", BoundaryStream::device_bytes(run.boundary())});
+    if (depth_first)
+      stage.memory.push_back(
+          {"boundary batches", streams_read(run.replacements) * BoundaryStream::device_bytes(run.boundary())});
     stage.memory.push_back({"workspace of operations", needs.scratch_bytes});
     const double layers = depth_first ? double(L) : 1;
     stage.flops = (needs.matmul_flops + needs.attention_flops) * double(run.steps) * layers;
@@ -154,7 +156,8 @@ class Planner {
     plan_.host.push_back({"statistics of a layer", statistics});
     if (config_.distill.init == Init::least_squares) add_least_squares(plan_, run.replacements);
 
-    if (depth_first) plan_.disk.push_back({"two boundaries", std::clamp<int64_t>(L - 1, 0, 2) * boundary});
+    if (depth_first)
+      plan_.disk.push_back({fmt::format("{} boundaries", boundaries_at_once(run)), boundaries_at_once(run) * boundary});
     plan_.disk.push_back({"two checkpoints", 2 * needs.checkpoint_bytes()});
     plan_.disk.push_back({"library", library});
     plan_.disk.push_back({"statistics", L * statistics});
@@ -162,11 +165,13 @@ class Planner {
     const double at_least = depth_first ? double(L) : 1;  // one checkpoint a layer
     const double checkpoints = std::max(at_least, stage.seconds / config_.checkpoint_seconds);
     const double carried = depth_first ? double(L - 1) * double(boundary) : 0;
+    const double read = carried * double(streams_read(run.replacements));
     plan_.bytes_written =
         carried + checkpoints * double(needs.checkpoint_bytes()) + double(library) + double(L * statistics);
-    plan_.bytes_read = carried + double(whole_.bytes()) + double(L * statistics);
+    plan_.bytes_read = read + double(whole_.bytes()) + double(L * statistics);
     const double layer_seconds = stage.seconds / double(L);
-    if (depth_first && layer_seconds > 0) plan_.disk_rate = double(boundary) / layer_seconds;
+    if (depth_first && layer_seconds > 0)
+      plan_.disk_rate = double(boundary) * double(streams_read(run.replacements)) / layer_seconds;
   }
 
   void plan_score() {

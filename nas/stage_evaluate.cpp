@@ -81,12 +81,12 @@ class Evaluator {
 Evaluation measure_undistilled(Evaluator& evaluator, const ChosenArchitecture& chosen, const Model& teacher,
                                const StageInput& in) {
   std::vector<Replacement> trained;
-  Model student = teacher;
+  std::vector<LibraryEntry> entries;
   for (const Replacement& r : chosen.replacements)
     if (needs_training(r, teacher.config))
       trained.push_back(r);
     else
-      apply_entry(student, load_entry(library_dir(in.run_dir), r, teacher));
+      entries.push_back(load_entry(library_dir(in.run_dir), r, teacher));
   BldOptions options;
   options.init = in.config.distill.init;
   options.batch_tokens = 1;
@@ -95,9 +95,9 @@ Evaluation measure_undistilled(Evaluator& evaluator, const ChosenArchitecture& c
   const BldTrainer before_training(
       teacher, trained, options,
       [&](int64_t layer) { return load_statistics(statistics_path(in.run_dir, layer), teacher.config); }, host);
-  for (size_t i = 0; i < trained.size(); ++i) apply_entry(student, before_training.entry(i));
-  return evaluator.measure(move_model(student, in.ctx.device, in.ctx), chosen.name, chosen.target, chosen.method,
-                           "undistilled");
+  for (size_t i = 0; i < trained.size(); ++i) entries.push_back(before_training.entry(i));
+  return evaluator.measure(move_model(assemble(teacher, entries), in.ctx.device, in.ctx), chosen.name, chosen.target,
+                           chosen.method, "undistilled");
 }
 
 }  // namespace

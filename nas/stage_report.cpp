@@ -88,9 +88,9 @@ std::string skills_table(const std::vector<Evaluation>& rows) {
   return format_table(table);
 }
 
-// Which block each layer got, and the KL of each choice alone.
+// Which block each layer got, and the KL of each choice alone: of a block that was trained and scored as one, its own.
 std::string layers_table(const ChosenArchitecture& chosen, const ScoreTable& scores, const ModelConfig& teacher) {
-  Table table{.header = {"layer", "attention", "KL alone", "ffn", "KL alone"}, .rows = {}};
+  Table table{.header = {"layer", "attention", "KL alone", "ffn", "KL alone", "scored"}, .rows = {}};
   const size_t kl = metric_index(scores, "kl_divergence");
   const auto alone = [&](const Replacement& r) {
     for (const TableRow& row : scores.rows)
@@ -98,13 +98,15 @@ std::string layers_table(const ChosenArchitecture& chosen, const ScoreTable& sco
     return std::string("-");
   };
   for (int64_t l = 0; l < teacher.num_hidden_layers; ++l) {
-    std::vector<std::string> cells{fmt::format("{}", l), "", "", "", ""};
+    std::vector<std::string> cells{"", "", "", "", "", "apart"};
     for (const Replacement& r : chosen.replacements) {
       if (r.first_layer != l) continue;
+      cells[0] = r.layers();
+      if (r.attention && r.ffn) cells[5] = "together";
       if (r.attention) cells[1] = r.attention->name(), cells[2] = r.ffn ? "" : alone(r);
       if (r.ffn) cells[3] = r.ffn->name(), cells[4] = alone(r);
     }
-    table.rows.push_back(cells);
+    if (!cells[0].empty()) table.rows.push_back(cells);  // else an earlier layer's block stands for it
   }
   return format_table(table);
 }

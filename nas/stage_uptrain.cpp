@@ -22,6 +22,7 @@ void uptrain_student(const StageInput& in, const Model& teacher, const ChosenArc
   const Model teacher_there = move_model(teacher, in.ctx.device, in.ctx);
   GkdOptions options = trainer_options<GkdOptions>(training);
   options.loss = in.config.uptrain.loss;
+  options.teacher_layers = last_layers(chosen);
   GkdTrainer trainer(student, &teacher_there, options, in.ctx);
 
   LossCurve curve{.columns = {"cosine", "kl", "cross_entropy", "gradient_norm"}, .values = {}};

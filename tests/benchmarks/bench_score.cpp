@@ -123,8 +123,7 @@ class ScoreBench {
   // The whole model, as one would that has no scorer.
   void score_naively(const Model& teacher, const LibraryEntry& entry) {
     Context& ctx = *bench_.context;
-    Model student = teacher;
-    apply_entry(student, entry);
+    const Model student = assemble(teacher, std::span(&entry, 1));
     ArenaScope scope(ctx.scratch);
     const SequenceBatch sequences(shape_.config, lengths_, {}, ctx.scratch, ctx);
     const Tensor hidden = ctx.scratch.tensor(int64_t(tokens_.size()), shape_.config.hidden_size, dtype_);

@@ -52,6 +52,30 @@ TEST(ArchitectureFile, SaysInItsTextWhatTheSearchChose) {
   EXPECT_EQ(read.replacements, a.replacements);
 }
 
+TEST(ArchitectureFile, ABlockMayStandForSeveralLayers) {
+  std::string text = kStudent;
+  text.replace(text.find("  - {attention: no_op"), std::string::npos,
+               "  - {attention: gqa_2, ffn: ffn_24, trained: together, layers: 2}\n");
+  const ChosenArchitecture a = parse_architecture(text, "a.yaml", small_config());
+  ASSERT_EQ(a.replacements.size(), 3u);
+  EXPECT_EQ(a.replacements[2].layers(), "1-2");
+  EXPECT_EQ(architecture_yaml(a), text);
+  EXPECT_EQ(blocks_of(a).size(), 2u);
+  EXPECT_EQ(last_layers(a), (std::vector<int64_t>{0, 2}));
+
+  const auto refused = [&](std::string_view from, std::string_view to) {
+    std::string wrong = text;
+    wrong.replace(wrong.find(from), from.size(), to);
+    return message_of([&] { parse_architecture(wrong, "a.yaml", small_config()); });
+  };
+  EXPECT_EQ(refused("layers: 2", "layers: 4"), "a.yaml:11:64: layers: found '4'; must be a whole number from 1 to 3");
+  EXPECT_EQ(refused("layers: 2", "layers: 1.5"),
+            "a.yaml:11:64: layers: found '1.5'; must be a whole number from 1 to 3");
+  EXPECT_EQ(refused("layers: 2", "layers: 3"), "a.yaml:10:3: 2 blocks for 4 layers; the teacher has 3");
+  EXPECT_EQ(refused("together", "apart"),
+            "a.yaml:11:5: trained: found 'apart'; must be together for a block of 2 layers");
+}
+
 TEST(ArchitectureFile, WhatIsWrongIsRefusedWithItsPlace) {
   const auto refused = [](std::string_view from, std::string_view to) {
     std::string text = kStudent;
@@ -65,7 +89,7 @@ TEST(ArchitectureFile, WhatIsWrongIsRefusedWithItsPlace) {
   EXPECT_THAT(refused("\n  kl_divergence: 0.1\n  memory: 123456789", " none"),
               HasSubstr("a.yaml:6:12: predicted: found 'none'; must be a map"));
   EXPECT_THAT(refused("  - {attention: gqa_1, ffn: ffn_48, trained: apart}\n", ""),
-              HasSubstr("2 blocks; the teacher has 3 layers"));
+              HasSubstr("2 blocks for 2 layers; the teacher has 3"));
   EXPECT_THAT(refused("gqa_1", "gqa_3"), HasSubstr("a.yaml:10:17: "));
   EXPECT_THAT(refused("trained: apart", "trained: maybe"),
               HasSubstr("a.yaml:10:5: trained: found 'maybe'; must be together or apart"));

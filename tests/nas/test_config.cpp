@@ -163,8 +163,9 @@ TEST(Config, RefusesImpossibleCombinations) {
             "x.yaml:16:49: constraints.0.throughput.caht: no scenario 'caht'; did you mean 'chat'? known: chat, batch");
   EXPECT_EQ(message_of(changed("name: m40", "name: m60")),
             "x.yaml:17:5: constraints.1: a second target is called 'm60'; give each its name");
-  EXPECT_EQ(message_of(changed("pairs:", "spans: [2]\n  pairs:")),
-            "x.yaml:9:10: search_space.spans: 2: a block that stands for several layers is not supported yet");
+  EXPECT_EQ(
+      message_of(changed("pairs:", "spans: [1]\n  pairs:")),
+      "x.yaml:9:11: search_space.spans.layers: found '1'; allowed: an integer from 2 to 1024, such as 1024 or 1e9");
   EXPECT_EQ(message_of(changed("  sequence_length: 128", "  skills: {}\n  sequence_length: 128")),
             "x.yaml:5:11: data.skills: excludes data.train and data.validation; give one of the two");
   EXPECT_EQ(message_of(changed("  validation: [data/v.jsonl]\n", "")),
@@ -256,6 +257,22 @@ TEST(Config, SearchSpaceFollowsTheTeacher) {
   EXPECT_EQ(names(space.ffn), (std::vector<std::string>{"ffn_384", "ffn_192", "linear"}));
   ASSERT_EQ(space.pairs.size(), 1u);
   EXPECT_EQ(space.pairs[0].ffn.name(), "ffn_384");
+  EXPECT_TRUE(space.spans.empty());
+  const std::string with_spans =
+      changed("pairs:", "spans: [2, {layers: 3, attention: no_op, ffn: 0.5}, {layers: 2}]\n  pairs:");
+  const SearchSpace spans = search_space(parse(with_spans), teacher);
+  ASSERT_EQ(spans.spans.size(), 2u);  // the third is the first again
+  EXPECT_EQ(spans.spans[0].layers, 2);
+  EXPECT_EQ(spans.spans[0].block.attention.name() + " " + spans.spans[0].block.ffn.name(), "gqa_2 ffn_384");
+  EXPECT_EQ(spans.spans[1].layers, 3);
+  EXPECT_EQ(spans.spans[1].block.attention.name() + " " + spans.spans[1].block.ffn.name(), "no_op ffn_192");
+  EXPECT_EQ(search_space(parse(write_config(parse(with_spans), "/")), teacher).spans, spans.spans);
+  try {
+    search_space(parse(changed("pairs:", "spans: [9]\n  pairs:")), teacher);
+    ADD_FAILURE();
+  } catch (const Error& e) {
+    EXPECT_STREQ(e.what(), "x.yaml:9:11: search_space.spans.0.layers: 9: the teacher has 8 layers");
+  }
   try {
     search_space(parse(changed("gqa_1, linear", "gqa_1, lineer")), teacher);
     ADD_FAILURE();

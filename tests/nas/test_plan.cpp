@@ -60,7 +60,7 @@ TEST(Plan, AgreesWithSumsByHand) {
   const double products = 2 * N * (teacher + 2 * input + 3 * (parameters - input));
   const double attention = 4 * (N / T) * (T * (T + 1) / 2) * Q * (1 + attention_variants * 3.5);
   EXPECT_NEAR(double(distill["flops"]), steps * layers * (products + attention), 1e-9 * double(distill["flops"]));
-  EXPECT_EQ(plan["disk_bytes"]["two boundaries"], 2 * steps * N * H * 2);
+  EXPECT_EQ(plan["disk_bytes"]["2 boundaries"], 2 * steps * N * H * 2);
   EXPECT_EQ(plan["disk_bytes"]["library"], layers * 2 * parameters);
   EXPECT_EQ(plan["disk_bytes"]["two checkpoints"], 2 * 12 * parameters);
 }
