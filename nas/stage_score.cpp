@@ -79,15 +79,7 @@ void fill_samples(Samples& samples, const std::vector<Replacement>& replacements
 void keep_costs(ScoreTable& table, const std::filesystem::path& path) {
   if (!std::filesystem::exists(path)) return;
   const ScoreTable earlier = read_scores(path);
-  for (size_t s = 0; s < earlier.scenarios.size(); ++s) {
-    const size_t index = add_scenario(table, earlier.scenarios[s]);
-    table.outside[index] = earlier.outside[s];
-    for (TableRow& row : table.rows)
-      for (const TableRow& was : earlier.rows)
-        if (was.first_layer == row.first_layer && was.layer_count == row.layer_count &&
-            was.attention == row.attention && was.ffn == row.ffn)
-          row.costs[index] = was.costs[s];
-  }
+  for (size_t s = 0; s < earlier.scenarios.size(); ++s) copy_costs(table, earlier, s);
 }
 
 }  // namespace

@@ -9,18 +9,6 @@
 namespace tangram {
 namespace {
 
-std::vector<Constraint> constraints_of(const TargetConfig& target) {
-  std::vector<Constraint> constraints;
-  const auto add = [&](Quantity quantity, const std::string& scenario, const Limit& limit) {
-    constraints.push_back({quantity, scenario, limit.value, limit.relative});
-  };
-  if (target.memory) add(Quantity::memory, "", *target.memory);
-  if (target.parameters) add(Quantity::parameters, "", *target.parameters);
-  for (const auto& [scenario, limit] : target.throughput) add(Quantity::throughput, scenario, limit);
-  for (const auto& [scenario, limit] : target.latency) add(Quantity::latency, scenario, limit);
-  return constraints;
-}
-
 // Searches for one target and writes what it finds.
 class TargetSearch {
  public:
@@ -87,8 +75,9 @@ class TargetSearch {
     chosen.predicted[metric] = predicted(table_.metrics[metric_index(table_, metric)], solution);
     chosen.predicted["parameters"] = figure(table_, rows, Quantity::parameters, 0);
     for (size_t s = 0; s < table_.scenarios.size(); ++s)
-      for (Quantity q : {Quantity::memory, Quantity::throughput, Quantity::latency})
-        chosen.predicted[fmt::format("{}.{}", table_.scenarios[s].name, name_of(q))] = figure(table_, rows, q, s);
+      for (const Quantity q : kQuantities)
+        if (q != Quantity::parameters)
+          chosen.predicted[fmt::format("{}.{}", table_.scenarios[s].name, name_of(q))] = figure(table_, rows, q, s);
     write_architecture(architecture_path(in_.run_dir, name), chosen);
   }
 

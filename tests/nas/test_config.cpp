@@ -72,12 +72,12 @@ TEST(Config, ReadsEverySection) {
   EXPECT_EQ(c.distill.target, BldTarget::block);
   EXPECT_EQ(c.score.objective, Metric::lm_loss);
   ASSERT_EQ(c.scenarios.size(), 2u);
-  EXPECT_EQ(c.scenarios[0], (Scenario{"chat", 128, 64, 8, DType::f32}));
+  EXPECT_EQ(scenarios_of(c)[0], (Scenario{"chat", 128, 64, 8, Precision::f32}));
   ASSERT_EQ(c.constraints.size(), 2u);
-  EXPECT_EQ(c.constraints[0].memory, (Limit{0.6, true}));
-  EXPECT_EQ(c.constraints[0].throughput.at("chat"), (Limit{2, true}));
-  EXPECT_EQ(c.constraints[1].memory, (Limit{40 * 0x1p30, false}));
-  EXPECT_EQ(c.constraints[1].latency.at("batch"), (Limit{0.03, false}));
+  EXPECT_EQ(c.constraints[0].of(Quantity::memory).at(""), (Limit{0.6, true}));
+  EXPECT_EQ(c.constraints[0].of(Quantity::throughput).at("chat"), (Limit{2, true}));
+  EXPECT_EQ(c.constraints[1].of(Quantity::memory).at(""), (Limit{40 * 0x1p30, false}));
+  EXPECT_EQ(c.constraints[1].of(Quantity::latency).at("batch"), (Limit{0.03, false}));
   EXPECT_EQ(c.solutions.min_difference, 0.2);
   EXPECT_EQ(c.baselines.objectives, std::vector<Metric>{Metric::lm_loss});
   EXPECT_FALSE(c.baselines.greedy);
@@ -172,10 +172,12 @@ TEST(Config, RefusesImpossibleCombinations) {
             "x.yaml:3:3: data.validation: no file; scores and losses need text that was not trained on");
   EXPECT_EQ(message_of(changed("cosine: 1, kl: 0.5", "cosine: 0, kl: 0")),
             "x.yaml:20:82: uptrain.loss: all weights are 0; one of cosine, kl, lm has to be more");
-  EXPECT_EQ(message_of("teacher: t\ndata: {train: [a], validation: [b]}\nconstraints: {}\n"),
-            "x.yaml:3:14: constraints: no limit; allowed: memory, parameters, throughput, latency");
+  EXPECT_EQ(
+      message_of("teacher: t\ndata: {train: [a], validation: [b]}\nconstraints: {}\n"),
+      "x.yaml:3:14: constraints: no limit; allowed: memory, parameters, throughput, latency, time_to_first_token, "
+      "time_per_output_token, kv_cache");
   EXPECT_EQ(message_of("teacher: t\ndata: {train: [a], validation: [b]}\nconstraints: {memory: 60%}\n"),
-            "x.yaml:3:23: constraints.memory: needs a scenario, whose KV cache it counts; give scenarios");
+            "x.yaml:3:23: constraints.memory: needs a scenario, for which it is counted; give scenarios");
 }
 
 TEST(Config, RefusesAnImpossiblePretrainedTeacher) {

@@ -19,15 +19,18 @@ Choice choice(Subblock s, const char* text) { return parse_choice(s, text, llama
 // Oracle: the published size of Llama 3.1 8B, 8,030,261,248 parameters.
 TEST(Costs, ParametersOfLlama8b) {
   const ModelConfig c = llama_8b();
-  double parameters = outside_parameters(c);
+  EXPECT_EQ(model_parameters(teacher_architecture(c), c), 8030261248.0);
+  const Scenario s{.name = "s", .concurrency = 1};
+  double bytes = outside_bytes(c, s);
   for (const BlockChoice& block : teacher_architecture(c))
-    for (Subblock s : {Subblock::attention, Subblock::ffn}) parameters += weight_bytes(block.of(s), c, DType::bf16) / 2;
-  EXPECT_EQ(parameters, 8030261248.0);
+    for (Subblock subblock : {Subblock::attention, Subblock::ffn}) bytes += weight_bytes(block.of(subblock), c, s);
+  EXPECT_EQ(bytes, 2 * 8030261248.0);
 }
 
 // By hand: 8 sequences of 100 + 28 tokens, keys and values of 8 heads of 128, 2 bytes.
 TEST(Costs, KvCacheByHand) {
-  const Scenario s{.name = "s", .input_tokens = 100, .output_tokens = 28, .concurrency = 8, .precision = DType::bf16};
+  const Scenario s{
+      .name = "s", .input_tokens = 100, .output_tokens = 28, .concurrency = 8, .precision = Precision::bf16};
   const ModelConfig c = llama_8b();
   EXPECT_EQ(kv_cache_bytes(choice(Subblock::attention, "gqa_8"), c, s), 8.0 * 128 * 2 * 8 * 128 * 2);
   EXPECT_EQ(kv_cache_bytes(choice(Subblock::attention, "gqa_1"), c, s), 8.0 * 128 * 2 * 1 * 128 * 2);
@@ -38,8 +41,9 @@ TEST(Costs, KvCacheByHand) {
 
 TEST(Costs, NoOpIsFree) {
   const ModelConfig c = llama_8b();
-  EXPECT_EQ(weight_bytes(choice(Subblock::ffn, "no_op"), c, DType::f32), 0);
-  EXPECT_EQ(weight_bytes(choice(Subblock::ffn, "linear"), c, DType::f32), (4096.0 * 4096 + 4096) * 4);
+  const Scenario s{.name = "s", .precision = Precision::f32};
+  EXPECT_EQ(weight_bytes(choice(Subblock::ffn, "no_op"), c, s), 0);
+  EXPECT_EQ(weight_bytes(choice(Subblock::ffn, "linear"), c, s), (4096.0 * 4096 + 4096) * 4);
 }
 
 TEST(Costs, TiedHeadIsCountedOnce) {
@@ -54,7 +58,7 @@ TEST(Measure, TimesGrowWithWork) {
   ModelConfig c = small_config();
   c.hidden_size = 256, c.intermediate_size = 2048, c.num_attention_heads = 8, c.num_key_value_heads = 8,
   c.head_dim = 32;
-  const Scenario s{.name = "s", .input_tokens = 64, .output_tokens = 8, .concurrency = 2, .precision = DType::f32};
+  const Scenario s{.name = "s", .input_tokens = 64, .output_tokens = 8, .concurrency = 2, .precision = Precision::f32};
   Context ctx(Context::Options{.threads = 1});
   const MeasureOptions options;
   const auto ffn = [&](const char* text) {

@@ -46,7 +46,7 @@ TEST(CudaScoring, SubblocksAreMeasured) {
   const ModelConfig config = small_config();
   Context ctx({.device = Device::cuda, .threads = 1});
   const Scenario scenario{
-      .name = "s", .input_tokens = 4, .output_tokens = 2, .concurrency = 1, .precision = DType::f32};
+      .name = "s", .input_tokens = 4, .output_tokens = 2, .concurrency = 1, .precision = Precision::f32};
   MeasureOptions options;
   options.repeats = 1;
   for (const auto& [subblock, name] : {std::pair{Subblock::attention, "gqa_1"}, {Subblock::ffn, "linear"}}) {

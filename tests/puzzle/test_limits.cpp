@@ -19,8 +19,8 @@ ScoreTable example() {
   add_metric(table, {"kl_divergence", "nats", false, 0});
   add_metric(table, {"top_1", "1", true, 0.75});
   add_metric(table, {"lm_loss", "nats", false, 2});
-  add_scenario(table, {"chat", 10, 5, 4, DType::bf16});
-  add_scenario(table, {"long", 100, 50, 2, DType::bf16});
+  add_scenario(table, {"chat", 10, 5, 4, Precision::bf16});
+  add_scenario(table, {"long", 100, 50, 2, Precision::bf16});
   const auto row = [&](const char* attention, const char* ffn, std::vector<double> values, double weights, double cache,
                        double seconds) {
     TableRow& r = row_of(table, 0, 1, attention, ffn);

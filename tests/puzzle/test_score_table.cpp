@@ -49,8 +49,8 @@ ScoreTable example() {
   row_of(table, 1, 1, "no_op", "ffn_32").scored = false;
   row_of(table, 0, 2, "gqa_4", "ffn_64").standard_errors[kl] = 0.125;
   const size_t top = add_metric(table, {"top_1", "1", true, 1});
-  const size_t chat = add_scenario(table, {"chat", 128, 64, 8, DType::bf16});
-  const size_t batch = add_scenario(table, {"batch", 16, 512, 32, DType::f32});
+  const size_t chat = add_scenario(table, {"chat", 128, 64, 8, Precision::bf16});
+  const size_t batch = add_scenario(table, {"batch", 16, 512, 32, Precision::f32});
   double n = 1;
   const auto next = [&n] { return ++n; };
   for (TableRow& row : table.rows) {
@@ -64,6 +64,9 @@ ScoreTable example() {
       .weight_bytes = next(), .kv_cache_bytes = 0, .prefill_seconds = next(), .decode_seconds = next()};
   table.outside_parameters = next();
   table.workspace_bytes[batch] = next();
+  table.scenarios[batch].own_kv_precision = Precision::fp8;
+  table.scenarios[batch].tensor_parallel = 4;
+  table.sources[chat] = {"measured", 1.25, 1.5, 0.0625, 0.125};
   table.attributes = {{"teacher_digest", "0123abcd"}, {"scoring_tokens", "4096"}, {"remark", ""}};
   return table;
 }
@@ -77,8 +80,11 @@ std::string text_of(const ScoreTable& t) {
   for (const auto& m : t.metrics) text += fmt::format("{} {} {} {}\n", m.name, m.units, m.higher_is_better, m.teacher);
   for (size_t s = 0; s < t.scenarios.size(); ++s) {
     const Scenario& c = t.scenarios[s];
-    text += fmt::format("{} {} {} {} {} {}", c.name, c.input_tokens, c.output_tokens, c.concurrency,
-                        name_of(c.precision), t.workspace_bytes[s]);
+    text += fmt::format("{} {} {} {} {} {} {} {}", c.name, c.input_tokens, c.output_tokens, c.concurrency,
+                        name_of(c.precision), name_of(c.kv_precision()), c.tensor_parallel, t.workspace_bytes[s]);
+    const CostSource& source = t.sources[s];
+    text += fmt::format(" '{}' {} {} {} {}", source.name, source.prefill_factor, source.decode_factor,
+                        source.prefill_error, source.decode_error);
     add(t.outside[s]);
   }
   for (const TableRow& r : t.rows) {
@@ -140,7 +146,7 @@ TEST_F(ScoreTableTest, TablesWithoutRowsMetricsOrScenariosReadBack) {
   row_of(table, 2, 1, "gqa_1", "");
   write_scores(table, path());
   EXPECT_EQ(text_of(read_scores(path())), text_of(table));
-  add_scenario(table, {"chat", 1, 1, 1, DType::f16});
+  add_scenario(table, {"chat", 1, 1, 1, Precision::f16});
   write_scores(table, path());
   EXPECT_EQ(text_of(read_scores(path())), text_of(table));
 }
@@ -155,7 +161,7 @@ TEST_F(ScoreTableTest, PiecesCanBeAddedLater) {
   EXPECT_EQ(table.rows[3].values[0], 3.5);
   EXPECT_EQ(add_scenario(table, table.scenarios[0]), 0u);
   EXPECT_FALSE(std::isnan(table.rows[3].costs[0].weight_bytes)) << "measured costs are kept";
-  EXPECT_EQ(add_scenario(table, {"chat", 128, 64, 9, DType::bf16}), 0u);
+  EXPECT_EQ(add_scenario(table, {"chat", 128, 64, 9, Precision::bf16}), 0u);
   EXPECT_TRUE(std::isnan(table.rows[3].costs[0].weight_bytes)) << "costs of other settings are not";
   check_table(table, "table");
 }
@@ -246,6 +252,20 @@ concurrency (scenario) int64
    8  32
 precision (scenario) utf-8
    bf16  f32
+kv_precision (scenario) utf-8
+   bf16  fp8
+tensor_parallel (scenario) int64 long_name="devices, each with a part of every matrix"
+   1  4
+cost_source (scenario) utf-8 long_name="measured, or the hardware description that times are modelled from"
+   measured  -
+prefill_factor (scenario) float64 long_name="a whole model's time, in sums of its parts'" units="1"
+   1.25  1
+decode_factor (scenario) float64 long_name="a whole model's time, in sums of its parts'" units="1"
+   1.5  1
+prefill_error (scenario) float64 long_name="relative error bar of a whole model's time" units="1"
+   0.0625  nan
+decode_error (scenario) float64 long_name="relative error bar of a whole model's time" units="1"
+   0.125  nan
 workspace_bytes (scenario) float64 units="byte"
    nan  62
 outside_weight_bytes (scenario) float64 long_name="embedding, head and final norm" units="byte"
