@@ -147,10 +147,23 @@ std::vector<std::vector<size_t>> batch_choices(const ScoreTable& table, std::spa
       scenario_index(table, c.scenario);  // throws, naming the known ones
   std::vector<std::vector<size_t>> choices = {{}};
   for (const std::string& group : groups) {
+    std::vector<size_t> members, named;
+    for (size_t s = 0; s < table.scenarios.size(); ++s) {
+      if (table.scenarios[s].group() != group) continue;
+      members.push_back(s);
+      if (std::any_of(constraints.begin(), constraints.end(), [&](const Constraint& c) {
+            return c.scenario != group && c.scenario == table.scenarios[s].name;
+          }))
+        named.push_back(s);
+    }
     std::vector<std::vector<size_t>> longer;
-    for (const std::vector<size_t>& choice : choices)
-      for (size_t s = 0; s < table.scenarios.size(); ++s)
-        if (table.scenarios[s].group() == group) longer.push_back(choice), longer.back().push_back(s);
+    for (const std::vector<size_t>& choice : choices) {
+      if (!named.empty()) {
+        longer.push_back(choice), longer.back().insert(longer.back().end(), named.begin(), named.end());
+        continue;
+      }
+      for (const size_t s : members) longer.push_back(choice), longer.back().push_back(s);
+    }
     choices = std::move(longer);
     if (choices.size() > kMost)
       throw bad_input("more than {} ways to choose batch sizes; give fewer of them, or limit fewer scenarios", kMost);
