@@ -76,7 +76,7 @@ std::optional<PlannedStudent> plan_student(const ModelConfig& teacher, const Sce
                                            const Hardware& hardware, double throughput) {
   ScoreTable table = example_scores(teacher, published_attention(teacher), published_ffn(teacher), 1);
   for (const int64_t devices : kDevices)
-    for (int64_t n = scenario.concurrency; n >= kFewestSequences; n /= 2) {
+    for (int64_t n = scenario.concurrency; n >= kFewestSequences; n = n * 2 / 3) {
       if (devices > scenario.tensor_parallel) continue;
       Scenario s = scenario;
       s.name = fmt::format("load@{}x{}", n, devices), s.concurrency = n, s.tensor_parallel = devices;

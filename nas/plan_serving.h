@@ -17,7 +17,7 @@ struct PlannedStudent {
 };
 
 /// The best student by scores of example_scores that serves a scenario at least at `throughput` a device, on any number
-/// of devices up to scenario.tensor_parallel and sequences up to scenario.concurrency, each in halves, that fits.
+/// of devices up to scenario.tensor_parallel and, in steps of a third, sequences up to scenario.concurrency, that fits.
 /// Nothing if there is none.
 std::optional<PlannedStudent> plan_student(const ModelConfig& teacher, const Scenario& scenario,
                                            const Hardware& hardware, double throughput);
