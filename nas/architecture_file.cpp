@@ -1,7 +1,6 @@
 #include "nas/architecture_file.h"
 
 #include <algorithm>
-#include <cmath>
 
 #include "blocks/file.h"
 #include "nas/units.h"
@@ -12,6 +11,7 @@ namespace fs = std::filesystem;
 namespace {
 
 constexpr std::string_view kTogether = "together", kApart = "apart";
+constexpr int64_t kMostLayers = 1024;
 
 const YamlNode& need(const YamlNode& map, std::string_view key) {
   const YamlEntry* entry = map.kind == YamlNode::Kind::map ? map.find(key) : nullptr;
@@ -33,40 +33,28 @@ bool flag_of(const YamlNode& map, std::string_view key) {
   return node.scalar == "true";
 }
 
-Choice choice_of(const YamlNode& block, Subblock s, const ModelConfig& teacher) {
-  const YamlNode& node = need(block, name_of(s));
-  try {
-    return parse_choice(s, node.scalar, teacher);
-  } catch (const Error& e) {
-    throw bad_input("{}: {}", node.where, e.what());
-  }
+// The layers that a block stands for: 1 unless it says more.
+int64_t layers_of(const YamlNode& block) {
+  const YamlEntry* entry = block.find("layers");
+  if (!entry) return 1;
+  const auto value = parse_count(entry->value.scalar);
+  if (!value || *value < 1 || *value > kMostLayers)
+    throw bad_input("{}: layers: found {}; must be a whole number from 1 to {}", entry->value.where,
+                    describe_found(entry->value), kMostLayers);
+  return *value;
 }
 
-// A block as the file lists it.
-struct Block {
-  BlockChoice choice;
-  int64_t layers = 0;     // that it stands for; 0: the block of an earlier layer stands for this one
-  bool together = false;  // a pair or span that was trained as one
-};
-
-std::vector<Block> list_blocks(const ChosenArchitecture& a) {
-  int64_t layer_count = 0;
-  for (const Replacement& r : a.replacements) layer_count = std::max(layer_count, r.last_layer() + 1);
-  std::vector<Block> of_layer(static_cast<size_t>(layer_count));
-  for (const Replacement& r : a.replacements) {
-    Block& block = of_layer[static_cast<size_t>(r.first_layer)];
-    if (r.attention) block.choice.attention = *r.attention;
-    if (r.ffn) block.choice.ffn = *r.ffn;
-    block.together = r.attention && r.ffn;
-    block.layers = r.layer_count;
-  }
-  std::vector<Block> blocks;
-  for (size_t l = 0; l < of_layer.size(); l += static_cast<size_t>(of_layer[l].layers)) {
-    const BlockChoice& choice = of_layer[l].choice;
-    CHECK(choice.attention.variant && choice.ffn.variant, "layer {} of {} is not whole", l, a.name);
-    blocks.push_back(of_layer[l]);
-  }
-  return blocks;
+ChosenBlock block_of(const YamlNode& node) {
+  ChosenBlock block{.attention = text_of(node, name_of(Subblock::attention)),
+                    .ffn = text_of(node, name_of(Subblock::ffn)),
+                    .layers = layers_of(node),
+                    .where = node.where};
+  const std::string trained = text_of(node, "trained");
+  block.together = trained == kTogether;
+  if (block.together || (trained == kApart && block.layers == 1)) return block;
+  throw bad_input("{}: trained: found '{}'; must be {}", node.where, trained,
+                  block.layers == 1 ? fmt::format("{} or {}", kTogether, kApart)
+                                    : fmt::format("{} for a block of {} layers", kTogether, block.layers));
 }
 
 }  // namespace
@@ -78,9 +66,9 @@ std::string architecture_yaml(const ChosenArchitecture& a) {
   for (const auto& [figure, value] : a.predicted)
     yaml += fmt::format("  {}: {}\n", yaml_scalar(figure), format_exact(value));
   yaml += "blocks:\n";
-  for (const Block& block : list_blocks(a))
-    yaml += fmt::format("  - {{attention: {}, ffn: {}, trained: {}{}}}\n", block.choice.attention.name(),
-                        block.choice.ffn.name(), block.together ? kTogether : kApart,
+  for (const ChosenBlock& block : a.blocks)
+    yaml += fmt::format("  - {{attention: {}, ffn: {}, trained: {}{}}}\n", yaml_scalar(block.attention),
+                        yaml_scalar(block.ffn), block.together ? kTogether : kApart,
                         block.layers > 1 ? fmt::format(", layers: {}", block.layers) : "");
   return yaml;
 }
@@ -90,18 +78,7 @@ void write_architecture(const fs::path& path, const ChosenArchitecture& a) {
   write_file_atomically(path, architecture_yaml(a));
 }
 
-// The layers that a block stands for: 1 unless it says more.
-static int64_t layers_of(const YamlNode& block, const ModelConfig& teacher) {
-  const YamlEntry* entry = block.find("layers");
-  if (!entry) return 1;
-  const auto value = parse_number(entry->value.scalar);
-  if (!value || *value != std::floor(*value) || *value < 1 || *value > double(teacher.num_hidden_layers))
-    throw bad_input("{}: layers: found {}; must be a whole number from 1 to {}", entry->value.where,
-                    describe_found(entry->value), teacher.num_hidden_layers);
-  return static_cast<int64_t>(*value);
-}
-
-static ChosenArchitecture architecture_of(const YamlNode& root, const ModelConfig& teacher) {
+static ChosenArchitecture architecture_of(const YamlNode& root) {
   ChosenArchitecture a;
   a.name = text_of(root, "name"), a.target = text_of(root, "target"), a.method = text_of(root, "method");
   a.objective = text_of(root, "objective"), a.proven = flag_of(root, "proven");
@@ -116,58 +93,67 @@ static ChosenArchitecture architecture_of(const YamlNode& root, const ModelConfi
     a.predicted[figure.key] = *value;
   }
   const YamlNode& blocks = need(root, "blocks");
-  int64_t layer = 0;
-  for (const YamlNode& block : blocks.items) {
-    const Choice attention = choice_of(block, Subblock::attention, teacher),
-                 ffn = choice_of(block, Subblock::ffn, teacher);
-    const std::string trained = text_of(block, "trained");
-    const int64_t layers = layers_of(block, teacher);
-    if (trained == kTogether) {
-      a.replacements.push_back({.first_layer = layer, .layer_count = layers, .attention = attention, .ffn = ffn});
-    } else if (trained == kApart && layers == 1) {
-      a.replacements.push_back({.first_layer = layer, .layer_count = 1, .attention = attention, .ffn = {}});
-      a.replacements.push_back({.first_layer = layer, .layer_count = 1, .attention = {}, .ffn = ffn});
-    } else {
-      throw bad_input("{}: trained: found '{}'; must be {}", block.where, trained,
-                      layers == 1 ? fmt::format("{} or {}", kTogether, kApart)
-                                  : fmt::format("{} for a block of {} layers", kTogether, layers));
-    }
-    layer += layers;
-  }
-  if (layer != teacher.num_hidden_layers)
-    throw bad_input("{}: {} blocks for {} layers; the teacher has {}", blocks.where, blocks.items.size(), layer,
-                    teacher.num_hidden_layers);
+  for (const YamlNode& block : blocks.items) a.blocks.push_back(block_of(block));
+  if (a.blocks.empty())
+    throw bad_input("{}: blocks: found {}; must be a list of blocks", blocks.where, describe_found(blocks));
   return a;
 }
 
-ChosenArchitecture parse_architecture(std::string_view yaml, const std::string& name, const ModelConfig& teacher) {
-  return architecture_of(parse_yaml(yaml, name), teacher);
+ChosenArchitecture parse_architecture(std::string_view yaml, const std::string& name) {
+  return architecture_of(parse_yaml(yaml, name));
 }
 
-ChosenArchitecture read_architecture(const fs::path& path, const ModelConfig& teacher) {
-  return architecture_of(read_yaml(path), teacher);
-}
+ChosenArchitecture read_architecture(const fs::path& path) { return architecture_of(read_yaml(path)); }
 
-std::vector<ChosenArchitecture> read_architectures(const fs::path& folder, const ModelConfig& teacher) {
+std::vector<ChosenArchitecture> read_architectures(const fs::path& folder) {
   std::vector<fs::path> files;
   for (const fs::directory_entry& file : fs::directory_iterator(folder))
     if (file.path().extension() == ".yaml") files.push_back(file.path());
   std::sort(files.begin(), files.end());
   std::vector<ChosenArchitecture> all;
-  for (const fs::path& file : files) all.push_back(read_architecture(file, teacher));
+  for (const fs::path& file : files) all.push_back(read_architecture(file));
   return all;
 }
 
 std::vector<int64_t> last_layers(const ChosenArchitecture& architecture) {
   std::vector<int64_t> layers;
   int64_t end = 0;
-  for (const Block& block : list_blocks(architecture)) layers.push_back((end += block.layers) - 1);
+  for (const ChosenBlock& block : architecture.blocks) layers.push_back((end += block.layers) - 1);
   return layers;
 }
 
-Architecture blocks_of(const ChosenArchitecture& architecture) {
+std::vector<Replacement> replacements_of(const ChosenArchitecture& architecture, const ModelConfig& teacher) {
+  std::vector<Replacement> replacements;
+  int64_t layer = 0;
+  for (const ChosenBlock& block : architecture.blocks) {
+    const auto choice = [&](Subblock s, const std::string& text) {
+      try {
+        return parse_choice(s, text, teacher);
+      } catch (const Error& e) {
+        throw bad_input("{}: {}", block.where, e.what());
+      }
+    };
+    const Choice attention = choice(Subblock::attention, block.attention), ffn = choice(Subblock::ffn, block.ffn);
+    if (block.together) {
+      replacements.push_back({layer, block.layers, attention, ffn});
+    } else {
+      replacements.push_back({layer, block.layers, attention, {}});
+      replacements.push_back({layer, block.layers, {}, ffn});
+    }
+    layer += block.layers;
+  }
+  if (layer != teacher.num_hidden_layers)
+    throw bad_input("architecture {}: {} blocks for {} layers; the teacher has {}", architecture.name,
+                    architecture.blocks.size(), layer, teacher.num_hidden_layers);
+  return replacements;
+}
+
+Architecture blocks_of(const ChosenArchitecture& architecture, const ModelConfig& teacher) {
   Architecture blocks;
-  for (const Block& block : list_blocks(architecture)) blocks.push_back(block.choice);
+  for (const Replacement& r : replacements_of(architecture, teacher)) {
+    if (r.attention) blocks.emplace_back().attention = *r.attention;
+    if (r.ffn) blocks.back().ffn = *r.ffn;
+  }
   return blocks;
 }
 

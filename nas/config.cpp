@@ -7,6 +7,7 @@
 #include "nas/config_writer.h"
 #include "nas/digest.h"
 #include "nas/hardware_file.h"
+#include "nas/limit_text.h"
 
 namespace tangram {
 namespace {
@@ -140,17 +141,7 @@ static void describe(V& v, ScenarioConfig& c) {
 template <class V>
 static void describe(V& v, TargetConfig& c) {
   v.name("name", c.name);
-  for (const Quantity q : kQuantities) {
-    const std::string_view units = units_of(q);
-    if (units == "bytes")
-      v.limits(name_of(q), c.of(q), parse_bytes, "bytes such as 60 GiB");
-    else if (units == "s")
-      v.limits(name_of(q), c.of(q), parse_seconds, "a duration such as 3 s or 250 ms");
-    else if (units == "tokens/s")
-      v.limits(name_of(q), c.of(q), parse_number, "tokens per second such as 2500");
-    else
-      v.limits(name_of(q), c.of(q), parse_number, "a count such as 49e9");
-  }
+  for (const Quantity q : kQuantities) v.limits(name_of(q), c.of(q), spelling_of(q).parse, spelling_of(q).example);
 }
 
 template <class V>

@@ -82,7 +82,7 @@ Evaluation measure_undistilled(Evaluator& evaluator, const ChosenArchitecture& c
                                const StageInput& in) {
   std::vector<Replacement> trained;
   std::vector<LibraryEntry> entries;
-  for (const Replacement& r : chosen.replacements)
+  for (const Replacement& r : replacements_of(chosen, teacher.config))
     if (needs_training(r, teacher.config))
       trained.push_back(r);
     else
@@ -107,16 +107,16 @@ std::vector<std::filesystem::path> run_evaluate(const StageInput& in) {
   const auto there = [&](const Model& model) { return move_model(model, in.ctx.device, in.ctx); };
   const Model teacher_there = there(teacher);
   Evaluator evaluator(in, teacher_there);
-  const std::vector<ChosenArchitecture> all =
-      read_architectures(architecture_path(in.run_dir, "any").parent_path(), teacher.config);
+  const std::vector<ChosenArchitecture> all = read_architectures(architecture_path(in.run_dir, "any").parent_path());
   std::vector<Evaluation> evaluations{evaluator.measure(teacher_there, "teacher", "", "teacher", "assembled")};
   Progress progress(in.console, "evaluate", "architectures", double(all.size()));
   for (size_t i = 0; i < all.size(); ++i) {
     const ChosenArchitecture& chosen = all[i];
     if (in.config.evaluate.without_distillation && chosen.method == "mip")
       evaluations.push_back(measure_undistilled(evaluator, chosen, teacher, in));
-    evaluations.push_back(evaluator.measure(there(assemble(teacher, chosen.replacements, library_dir(in.run_dir))),
-                                            chosen.name, chosen.target, chosen.method, "assembled"));
+    evaluations.push_back(
+        evaluator.measure(there(assemble(teacher, replacements_of(chosen, teacher.config), library_dir(in.run_dir))),
+                          chosen.name, chosen.target, chosen.method, "assembled"));
     if (is_healed(chosen))
       evaluations.push_back(evaluator.measure(there(load_model(student_path(in.run_dir, chosen.name), teacher.dtype)),
                                               chosen.name, chosen.target, chosen.method, "healed"));

@@ -123,11 +123,13 @@ double figure_error(const ScoreTable& table, std::span<const int64_t> rows, Quan
 std::vector<int64_t> teacher_rows(const ScoreTable& table) {
   std::vector<int64_t> of_slot(static_cast<size_t>(2 * table.layer_count), -1);
   for (size_t r = 0; r < table.rows.size(); ++r)
-    if (table.rows[r].teacher) of_slot[static_cast<size_t>(slots_of(table.rows[r])[0])] = static_cast<int64_t>(r);
+    if (table.rows[r].teacher)
+      for (const int32_t slot : slots_of(table.rows[r])) of_slot[static_cast<size_t>(slot)] = static_cast<int64_t>(r);
   for (size_t slot = 0; slot < of_slot.size(); ++slot)
     if (of_slot[slot] < 0)
       throw bad_input("the score table has no row for the teacher's own {} of layer {}",
                       name_of(slot % 2 == 0 ? Subblock::attention : Subblock::ffn), slot / 2);
+  of_slot.erase(std::unique(of_slot.begin(), of_slot.end()), of_slot.end());  // a block's row is that of two slots
   return of_slot;
 }
 

@@ -13,6 +13,7 @@ void check_problem(const Problem& problem) {
     if (!std::isfinite(limit.maximum) || !std::isfinite(limit.fixed))
       throw bad_input("limit {} is {}, of which {} are outside the blocks; both must be finite", limit.name,
                       limit.maximum, limit.fixed);
+  if (problem.most_variants < 0) throw bad_input("at most {} variants; must be at least 1", problem.most_variants);
   std::vector<bool> filled(static_cast<size_t>(2 * problem.layer_count));
   std::set<int64_t> rows;
   for (const Entry& entry : problem.entries) {
@@ -74,6 +75,41 @@ bool keeps_limits(const Problem& problem, const Solution& solution) {
   return true;
 }
 
+int64_t variant_count(const Problem& problem, const Solution& solution) {
+  std::set<int32_t> variants;
+  for (const int32_t i : solution.entries) {
+    const Entry& entry = problem.entries[static_cast<size_t>(i)];
+    variants.insert(entry.variants.begin(), entry.variants.end());
+  }
+  return static_cast<int64_t>(variants.size());
+}
+
+bool is_allowed(const Problem& problem, const Solution& solution) {
+  return keeps_limits(problem, solution) &&
+         (problem.most_variants == 0 || variant_count(problem, solution) <= problem.most_variants);
+}
+
+double unit_of_excess(const Problem& problem, size_t limit) {
+  double unit = std::abs(problem.limits[limit].maximum);
+  if (unit > 0) return unit;
+  for (const Entry& entry : problem.entries) unit = std::max(unit, std::abs(entry.costs[limit]));
+  return unit > 0 ? unit : 1;
+}
+
+double excess_of(const Problem& problem, const Solution& solution) {
+  double excess = 0;
+  for (size_t k = 0; k < problem.limits.size(); ++k)
+    if (!keeps(problem.limits[k], solution.totals[k]))
+      excess = std::max(excess, (solution.totals[k] - problem.limits[k].maximum) / unit_of_excess(problem, k));
+  return excess;
+}
+
+Problem with_entries(Problem problem, const std::function<bool(const Entry&)>& is_kept) {
+  std::erase_if(problem.entries, [&](const Entry& entry) { return !is_kept(entry); });
+  check_problem(problem);
+  return problem;
+}
+
 static std::vector<int32_t> entry_of_slot(const Problem& problem, const Solution& solution) {
   std::vector<int32_t> entries(static_cast<size_t>(2 * problem.layer_count), -1);
   for (const int32_t i : solution.entries)
@@ -91,21 +127,34 @@ int64_t layers_that_differ(const Problem& problem, const Solution& a, const Solu
 
 std::string explain(const Problem& problem, const SolveResult& result) {
   std::string text;
+  const auto shown = [](const LinearLimit& limit, double total) {
+    return fmt::format("{:.6g}", limit.tokens > 0 ? limit.tokens / total : total);
+  };
   for (size_t k = 0; k < result.conflicts.size(); ++k) {
     const LinearLimit& limit = problem.limits[k];
     const Conflict& conflict = result.conflicts[k];
     const bool alone = keeps(limit, conflict.smallest);
     const double reached = alone ? conflict.smallest_with_others : conflict.smallest;
-    const double shown = limit.tokens > 0 ? limit.tokens / reached : reached;
-    const double asked = limit.tokens > 0 ? limit.tokens / limit.maximum : limit.maximum;
-    text += fmt::format("{}{}: {} {:.6g} {} asked for; ", text.empty() ? "" : "\n", limit.name,
-                        limit.tokens > 0 ? "at least" : "at most", asked, limit.units);
-    if (!std::isfinite(reached)) {
+    text += fmt::format("{}{}: {} {} {} asked for; ", text.empty() ? "" : "\n", limit.name,
+                        limit.tokens > 0 ? "at least" : "at most", shown(limit, limit.maximum), limit.units);
+    if (!std::isfinite(reached))
       text += alone ? "attainable alone, and the other limits exclude each other" : "no student fills every layer";
-      continue;
-    }
-    text += fmt::format("the {} attainable {} is {:.6g}", limit.tokens > 0 ? "most" : "least",
-                        alone ? "beside the other limits" : "by any student", shown);
+    else
+      text += fmt::format("the {} attainable {} is {}{}", limit.tokens > 0 ? "most" : "least",
+                          alone ? "beside the other limits" : "by any student", shown(limit, reached),
+                          conflict.is_proven ? "" : ", as far as was found in time");
+    if (alone && !conflict.is_needed) text += "; it takes no part in the conflict";
+  }
+  if (result.most_variants_is_needed)
+    text += fmt::format("{}at most {} different variants: part of the conflict", text.empty() ? "" : "\n",
+                        problem.most_variants);
+  if (!result.nearest.solution.empty() && !problem.limits.empty()) {
+    text += fmt::format("\nnearest: {:.3g} % beyond the limits", 100 * result.nearest.excess);
+    for (size_t k = 0; k < problem.limits.size(); ++k)
+      text += fmt::format("{} {} {} {}", k == 0 ? ", with" : ",", problem.limits[k].name,
+                          shown(problem.limits[k], result.nearest.solution[0].totals[k]), problem.limits[k].units);
+    if (result.nearest.bound < result.nearest.excess)
+      text += fmt::format("; nothing within {:.3g} % is proven", 100 * result.nearest.bound);
   }
   return text;
 }

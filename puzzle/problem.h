@@ -1,4 +1,5 @@
 #pragma once
+#include <functional>
 #include <limits>
 #include <string>
 #include <vector>
@@ -21,7 +22,8 @@ struct Entry {
   std::vector<int32_t> slots;  ///< ascending
   double objective = 0;        ///< what it adds to the total that is made smallest
   double parameters = 0;
-  std::vector<double> costs = {};  ///< (limits)  what it adds to each
+  std::vector<double> costs = {};      ///< (limits)  what it adds to each
+  std::vector<int32_t> variants = {};  ///< the subblock variants it uses: a pair or span two, equal wherever they stand
 };
 
 /// An upper limit: fixed + sum of the chosen entries' costs <= maximum.
@@ -39,12 +41,17 @@ struct Problem {
   int64_t layer_count = 0;
   std::vector<Entry> entries;
   std::vector<LinearLimit> limits;
+  int64_t most_variants = 0;  ///< > 0: at most so many different subblock variants in the whole student
 };
 
 struct SolverOptions {
   int64_t count = 1;              ///< solutions, each the best of those that differ enough from all before it
   double min_difference = 0;      ///< part of the layers in which any two of them differ, at least one layer
   double seconds_at_most = 3600;  ///< for each solution; running out of it is a status
+  double gap = 0;                 ///< a student within this part of the best objective will do; it is `feasible`
+  bool plain = false;             ///< CBC alone, on the whole 0-1 program: slow, and an oracle for the other way
+  std::vector<std::vector<int32_t>> known = {};  ///< students to begin from, such as those of a problem much like this
+  std::vector<double> prices = {};               ///< (limits)  to begin from, as in Solution; or none
 };
 
 enum class SolveStatus : uint8_t {
@@ -60,19 +67,33 @@ struct Solution {
   double objective = 0;
   double bound = -std::numeric_limits<double>::infinity();  ///< nothing better than this exists; equal if proven best
   double parameters = 0;
-  std::vector<double> totals;  ///< (limits)  fixed parts included
+  std::vector<double> totals;       ///< (limits)  fixed parts included
+  std::vector<double> prices = {};  ///< (limits)  objective that one more unit of each limit saves, by the relaxation
 };
 
 /// What stands in the way of one limit. Infinity where not even that exists.
 struct Conflict {
   double smallest = 0;              ///< total that can be reached if this were the only limit
-  double smallest_with_others = 0;  ///< total that can be reached while all others are kept
+  double smallest_with_others = 0;  ///< total that can be reached while all others are kept: what it must be relaxed to
+  bool is_proven = true;            ///< that nothing smaller can be reached
+  bool is_needed = true;  ///< among a set of limits that exclude each other and, were any one left out, would not
+};
+
+/// The student that exceeds the limits least: total <= (1 + excess) * maximum for each, with the smallest excess. A
+/// maximum of 0 or below is exceeded by parts of its size, or of the largest cost if it is 0.
+struct Nearest {
+  std::vector<Solution> solution;  ///< none if no student fills every layer; its objective is not the best
+  double excess = std::numeric_limits<double>::infinity();
+  double bound = 0;  ///< no student has a smaller excess; equal if proven
 };
 
 struct SolveResult {
   SolveStatus status = SolveStatus::not_found;
   std::vector<Solution> solutions;
-  std::vector<Conflict> conflicts;  ///< (limits)  if infeasible
+  std::vector<Conflict> conflicts = {};  ///< (limits)  if infeasible
+  bool most_variants_is_needed = false;  ///< if infeasible: the limit on variants is among those that conflict
+  bool conflicts_are_proven = true;      ///< if infeasible: that `is_needed` says so of a smallest set
+  Nearest nearest = {};                  ///< if infeasible
 };
 
 /// Throws Error (bad_input) unless sizes agree, numbers are finite, rows differ, slots lie within the layers and each
@@ -89,10 +110,25 @@ std::vector<int64_t> rows_of(const Problem& problem, const Solution& solution);
 bool keeps(const LinearLimit& limit, double total);
 bool keeps_limits(const Problem& problem, const Solution& solution);
 
+/// How many different subblock variants a solution uses.
+int64_t variant_count(const Problem& problem, const Solution& solution);
+/// Whether it keeps everything that is asked of it: limits and the number of variants.
+bool is_allowed(const Problem& problem, const Solution& solution);
+
+/// How far a solution is beyond the limit that it exceeds most, as Nearest counts; 0 if it keeps them all.
+double excess_of(const Problem& problem, const Solution& solution);
+/// What an excess of 1 of a limit is: its maximum's size, or the largest cost if that is 0.
+double unit_of_excess(const Problem& problem, size_t limit);
+
+/// The problem with a student's choices for some layers fixed or forbidden: without the entries for which `is_kept` is
+/// false. Throws Error (bad_input) if that leaves a slot that nothing fills.
+Problem with_entries(Problem problem, const std::function<bool(const Entry&)>& is_kept);
+
 /// In how many layers two solutions differ: some slot of the layer is filled by another entry.
 int64_t layers_that_differ(const Problem& problem, const Solution& a, const Solution& b);
 
-/// For people: which limits of an infeasible problem cannot be met, and what could be. One line a limit.
+/// For people: which limits of an infeasible problem cannot be met together, what each could be met at, and what comes
+/// nearest to meeting them all. One line a limit, and one for the nearest.
 std::string explain(const Problem& problem, const SolveResult& result);
 
 }  // namespace tangram

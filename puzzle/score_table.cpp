@@ -189,11 +189,11 @@ void check_table(const ScoreTable& table, const std::string& source) {
     if (!keys.insert({row.first_layer, row.layer_count, row.attention, row.ffn}).second)
       throw bad_input("{} ({} {} of layer {}) is there twice", place, row.attention, row.ffn, row.first_layer);
     if (!row.teacher) continue;
-    if (row.layer_count > 1 || (!row.attention.empty() && !row.ffn.empty()))
-      throw bad_input("{}: the teacher's own are rows of one subblock each", place);
-    const Subblock subblock = row.ffn.empty() ? Subblock::attention : Subblock::ffn;
-    if (!own.insert({row.first_layer, subblock}).second)
-      throw bad_input("{}: layer {} has two teacher's {}", place, row.first_layer, name_of(subblock));
+    if (row.layer_count > 1) throw bad_input("{}: the teacher's own are rows of one layer each", place);
+    for (const Subblock subblock : {Subblock::attention, Subblock::ffn})
+      if (!(subblock == Subblock::attention ? row.attention : row.ffn).empty() &&
+          !own.insert({row.first_layer, subblock}).second)
+        throw bad_input("{}: layer {} has two teacher's {}", place, row.first_layer, name_of(subblock));
   }
   for (const auto& [name, value] : table.attributes)
     if (!is_identifier(name, false) || !is_plain_text(value) || value.size() > 32768)

@@ -402,13 +402,9 @@ TEST_F(ModelVerbsTest, InspectShowsTheStagesAndStudentsOfARun) {
                             .objective = "kl_divergence",
                             .proven = true,
                             .predicted = {{"chat.memory", 2048}, {"kl_divergence", 0.25}},
-                            .replacements = {}};
-  const Architecture blocks = irregular_model(model.config).architecture();
-  for (size_t l = 0; l < blocks.size(); ++l) {
-    chosen.replacements.push_back(
-        {.first_layer = int64_t(l), .layer_count = 1, .attention = blocks[l].attention, .ffn = {}});
-    chosen.replacements.push_back({.first_layer = int64_t(l), .layer_count = 1, .attention = {}, .ffn = blocks[l].ffn});
-  }
+                            .blocks = {}};
+  for (const BlockChoice& block : irregular_model(model.config).architecture())
+    chosen.blocks.push_back({.attention = block.attention.name(), .ffn = block.ffn.name()});
   write_architecture(run / "architectures/half.yaml", chosen);
   const Outcome late = call({"inspect", run});
   EXPECT_EQ(late.code, 0) << late.err;

@@ -16,12 +16,16 @@ struct ProblemShape {
   int limits = 1;
   double tightness = 0.5;      ///< of a limit, between what the dearest student costs (1) and nothing (0)
   bool whole_numbers = false;  ///< small integers, so that many students tie
+  double outliers = 0;         ///< part of the entries whose objective is a thousand times as large
+  bool below_zero = false;     ///< some objectives are negative, and some costs 0
+  bool opposed = false;        ///< under every other limit the cheap are dear, so that limits exclude each other
+  int most_variants = 0;       ///< see Problem
 };
 
 inline Problem random_problem(const ProblemShape& shape, uint32_t seed) {
   std::mt19937 random(seed);
   std::uniform_real_distribution<double> uniform(0, 1);
-  Problem problem{.layer_count = shape.layers, .entries = {}, .limits = {}};
+  Problem problem{.layer_count = shape.layers, .entries = {}, .limits = {}, .most_variants = shape.most_variants};
   std::vector<double> sensitivity;
   for (int64_t l = 0; l < shape.layers; ++l) sensitivity.push_back(std::pow(10, 3 * uniform(random) - 2));
   std::vector<double> dearest(static_cast<size_t>(shape.limits));
@@ -31,11 +35,22 @@ inline Problem random_problem(const ProblemShape& shape, uint32_t seed) {
     const double width = static_cast<double>(entry.slots.size());
     entry.objective = width * s * std::pow(1 - keep, 2) * (0.7 + 0.6 * uniform(random));
     entry.parameters = width * keep * 100;
-    for (int k = 0; k < shape.limits; ++k) entry.costs.push_back(width * keep * (0.8 + 0.4 * uniform(random)));
+    for (int k = 0; k < shape.limits; ++k) {
+      const double part = shape.opposed && k % 2 ? 1 - keep : keep;
+      entry.costs.push_back(width * part * (0.8 + 0.4 * uniform(random)));
+    }
     if (shape.whole_numbers) {
       entry.objective = std::round(3 * entry.objective / s);
       for (double& cost : entry.costs) cost = std::round(4 * cost);
     }
+    if (shape.outliers > 0 && uniform(random) < shape.outliers) entry.objective *= 1000;
+    if (shape.below_zero) {
+      entry.objective -= s * uniform(random);
+      for (double& cost : entry.costs) cost *= uniform(random) < 0.8;
+    }
+    // A pair and a span use one variant of either subblock, each the one of its number.
+    entry.variants = kind < 200 ? std::vector<int32_t>{kind}
+                                : std::vector<int32_t>{kind % 100 % shape.attention, 100 + kind % 100 % shape.ffn};
     for (size_t k = 0; k < dearest.size(); ++k) dearest[k] += entry.costs[k] / (shape.attention + shape.ffn);
     problem.entries.push_back(std::move(entry));
   };
