@@ -127,7 +127,12 @@ std::string write_hardware(const Hardware& hardware, const std::string& remark) 
   return remark + writer.yaml;
 }
 
+Hardware named_hardware(const std::string& text) {
+  return text.find('/') != std::string::npos || text.ends_with(".yaml") ? read_hardware(text) : known_hardware(text);
+}
+
 Hardware hardware_of(const HardwareConfig& config) {
+  CHECK(!config.is_this(), "this machine has no description");
   return config.file.empty() ? known_hardware(config.name) : read_hardware(config.file);
 }
 

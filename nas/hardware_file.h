@@ -24,6 +24,9 @@ Hardware read_hardware(const std::filesystem::path& path);
 /// The description as YAML that parse_hardware reads back, behind comment lines that begin with `remark`.
 std::string write_hardware(const Hardware& hardware, const std::string& remark);
 
+/// What a command line calls a description: a known name, or the path of a .yaml file.
+Hardware named_hardware(const std::string& text);
+
 /// The description that a config names; not for this machine.
 Hardware hardware_of(const HardwareConfig& config);
 

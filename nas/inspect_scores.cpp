@@ -96,11 +96,36 @@ std::vector<Score> scores_of(const ScoreTable& table, size_t metric) {
   return scores;
 }
 
+nlohmann::ordered_json scenarios_json(const ScoreTable& table) {
+  nlohmann::ordered_json scenarios = nlohmann::ordered_json::array();
+  for (size_t s = 0; s < table.scenarios.size(); ++s) {
+    const Scenario& scenario = table.scenarios[s];
+    const CostSource& source = table.sources[s];
+    scenarios.push_back({{"name", scenario.name},
+                         {"input_tokens", scenario.input_tokens},
+                         {"output_tokens", scenario.output_tokens},
+                         {"concurrency", scenario.concurrency},
+                         {"precision", name_of(scenario.precision)},
+                         {"kv_precision", name_of(scenario.kv_precision())},
+                         {"tensor_parallel", scenario.tensor_parallel},
+                         {"source", source.name},
+                         {"prefill_factor", source.prefill_factor},
+                         {"decode_factor", source.decode_factor},
+                         {"prefill_error", source.prefill_error},
+                         {"decode_error", source.decode_error}});
+  }
+  return scenarios;
+}
+
 void print_json(const ScoreTable& table, const TableMetric& metric, const std::vector<Score>& scores,
                 const VerbInput& in) {
-  nlohmann::ordered_json json = {{"kind", "scores"},          {"layers", table.layer_count},
-                                 {"metric", metric.name},     {"units", metric.units},
-                                 {"teacher", metric.teacher}, {"replacements", nlohmann::ordered_json::array()}};
+  nlohmann::ordered_json json = {{"kind", "scores"},
+                                 {"layers", table.layer_count},
+                                 {"metric", metric.name},
+                                 {"units", metric.units},
+                                 {"teacher", metric.teacher},
+                                 {"scenarios", scenarios_json(table)},
+                                 {"replacements", nlohmann::ordered_json::array()}};
   for (const Score& s : scores)  // NaN is written as null
     json["replacements"].push_back({{"first_layer", s.row->first_layer},
                                     {"layer_count", s.row->layer_count},
@@ -112,14 +137,31 @@ void print_json(const ScoreTable& table, const TableMetric& metric, const std::v
   fmt::print(in.out, "{}\n", json.dump(2));
 }
 
+// How whole models compare with the sums of their parts.
+void print_source(const CostSource& source, const VerbInput& in) {
+  const auto print = [&](std::string_view what, double factor, double error) {
+    if (std::isnan(error)) return;
+    fmt::print(in.out, "  {}: whole models take {:.3f} times the sum of their parts, ± {:.1f} %\n", what, factor,
+               100 * error);
+  };
+  print("prefill", source.prefill_factor, source.prefill_error);
+  print("decode", source.decode_factor, source.decode_error);
+}
+
 void print_scenarios(const ScoreTable& table, const VerbInput& in) {
   for (size_t s = 0; s < table.scenarios.size(); ++s) {
     const Scenario& scenario = table.scenarios[s];
     const auto measured = std::count_if(table.rows.begin(), table.rows.end(),
                                         [&](const TableRow& row) { return !std::isnan(row.costs[s].prefill_seconds); });
-    fmt::print(in.out, "scenario {}: {} tokens in, {} out, {} sequences, {}; measured for {} of {} replacements\n",
-               scenario.name, scenario.input_tokens, scenario.output_tokens, scenario.concurrency,
-               name_of(scenario.precision), measured, table.rows.size());
+    const CostSource& source = table.sources[s];
+    std::string how = std::string(name_of(scenario.precision));
+    if (scenario.kv_precision() != scenario.precision) how += fmt::format(", KV {}", name_of(scenario.kv_precision()));
+    if (scenario.tensor_parallel > 1) how += fmt::format(", {} devices", scenario.tensor_parallel);
+    fmt::print(in.out, "scenario {}: {} tokens in, {} out, {} sequences, {}; {} for {} of {} replacements\n",
+               scenario.name, scenario.input_tokens, scenario.output_tokens, scenario.concurrency, how,
+               source.name == kMeasured || source.name.empty() ? kMeasured : "modelled from " + source.name, measured,
+               table.rows.size());
+    print_source(source, in);
   }
 }
 

@@ -3,8 +3,10 @@
 #include <CLI/CLI.hpp>
 #include <memory>
 
+#include "nas/hardware_file.h"
 #include "nas/model_verbs.h"
 #include "nas/plan.h"
+#include "nas/plan_serving.h"
 
 namespace tangram {
 namespace {
@@ -12,7 +14,7 @@ namespace {
 namespace fs = std::filesystem;
 
 struct Options {
-  std::string config, run_dir, gpu, disk;
+  std::string config, run_dir, gpu, disk, hardware;
   std::vector<std::string> overrides;
 };
 
@@ -48,6 +50,12 @@ void run_plan(const Options& o, const VerbInput& in) {
   SearchConfig config = read_search_config(o.config, o.overrides);
   if (!o.run_dir.empty()) config.run_dir = fs::absolute(o.run_dir).lexically_normal();
   const ModelConfig teacher = teacher_shape(config);
+  if (!o.hardware.empty()) {
+    const Hardware hardware = named_hardware(o.hardware);
+    const std::vector<PlannedServing> serving = plan_serving(teacher, hardware, /*with_students=*/true);
+    fmt::print(in.out, "{}", in.json ? serving_json(serving, hardware) : serving_text(serving, hardware));
+    return;
+  }
   const PlanMachine machine = machine_of(o, config, in);
   const RunPlan plan = plan_run(config, teacher, machine);
   fmt::print(in.out, "{}", in.json ? plan_json(plan, machine) : plan_text(plan, machine));
@@ -64,6 +72,12 @@ std::function<void(const VerbInput&)> add_plan(CLI::App& app) {
   app.add_option("--gpu", o->gpu,
                  "The GPU to plan for; if none, this machine's processor, or with --device cuda its GPU")
       ->check(CLI::IsMember(known_gpu_names()));
+  app.add_option(
+         "--hardware", o->hardware,
+         "Plan serving instead: what the teacher and students of twice its speed reach on this hardware, by the "
+         "roofline model, in the published scenarios; one of " +
+             fmt::format("{}", fmt::join(known_hardware_names(), ", ")) + ", or a description's path")
+      ->type_name("NAME|FILE");
   app.add_option("--disk", o->disk,
                  "Free disk to plan for, such as 2TB; if none, that of the run where --gpu is not given");
   app.add_option("--run-dir", o->run_dir, "Folder of the run instead of the config's run_dir");

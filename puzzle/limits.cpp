@@ -149,10 +149,23 @@ std::vector<std::vector<size_t>> batch_choices(const ScoreTable& table, std::spa
       scenario_index(table, c.scenario);  // throws, naming the known ones
   std::vector<std::vector<size_t>> choices = {{}};
   for (const std::string& group : groups) {
+    std::vector<size_t> members, named;
+    for (size_t s = 0; s < table.scenarios.size(); ++s) {
+      if (table.scenarios[s].group() != group) continue;
+      members.push_back(s);
+      if (std::any_of(constraints.begin(), constraints.end(), [&](const Constraint& c) {
+            return c.scenario != group && c.scenario == table.scenarios[s].name;
+          }))
+        named.push_back(s);
+    }
     std::vector<std::vector<size_t>> longer;
-    for (const std::vector<size_t>& choice : choices)
-      for (size_t s = 0; s < table.scenarios.size(); ++s)
-        if (table.scenarios[s].group() == group) longer.push_back(choice), longer.back().push_back(s);
+    for (const std::vector<size_t>& choice : choices) {
+      if (!named.empty()) {
+        longer.push_back(choice), longer.back().insert(longer.back().end(), named.begin(), named.end());
+        continue;
+      }
+      for (const size_t s : members) longer.push_back(choice), longer.back().push_back(s);
+    }
     choices = std::move(longer);
     if (choices.size() > kMost)
       throw bad_input("more than {} ways to choose batch sizes; give fewer of them, or limit fewer scenarios", kMost);
@@ -186,6 +199,12 @@ TableProblem make_problem(const ScoreTable& table, const std::string& metric, st
   }
 
   std::map<std::tuple<int64_t, std::string, std::string>, int32_t> kinds;
+  std::map<std::pair<Subblock, std::string>, int32_t> variants;
+  const auto add_variant = [&](Entry& entry, Subblock subblock, const std::string& name) {
+    if (name.empty()) return;
+    const auto next = static_cast<int32_t>(variants.size());
+    entry.variants.push_back(variants.try_emplace({subblock, name}, next).first->second);
+  };
   for (size_t r = 0; r < table.rows.size(); ++r) {
     const TableRow& row = table.rows[r];
     const auto kind = static_cast<int32_t>(kinds.size());
@@ -194,6 +213,8 @@ TableProblem make_problem(const ScoreTable& table, const std::string& metric, st
                 .slots = slots_of(row),
                 .objective = row.teacher ? 0 : sign * (row.values[m] - teacher),
                 .parameters = std::isnan(row.parameters) ? 0 : row.parameters};
+    add_variant(entry, Subblock::attention, row.attention);
+    add_variant(entry, Subblock::ffn, row.ffn);
     bool complete = std::isfinite(entry.objective);
     for (const LimitSource& source : sources) {
       entry.costs.push_back(cost_of(table, row, source.quantity, source.scenario));

@@ -48,8 +48,8 @@ std::vector<int64_t> teacher_rows(const ScoreTable& table);
 
 /// Where scenarios differ in their concurrency only (`chat@32`, `chat@64`: the group `chat`), the batch size is free: a
 /// student is searched for with each, and the best is kept. Here is every way to choose: indices of the scenarios that
-/// then count, one of each group that some constraint limits. One empty list where nothing needs a scenario. Throws
-/// Error (bad_input) for an unknown scenario or more than 1000 ways.
+/// then count, one of each group that some constraint limits, or those of it that constraints name. One empty list
+/// where nothing needs a scenario. Throws Error (bad_input) for an unknown scenario or more than 1000 ways.
 std::vector<std::vector<size_t>> batch_choices(const ScoreTable& table, std::span<const Constraint> constraints);
 
 struct TableProblem {

@@ -55,10 +55,10 @@ class Clock {
   Clock(const Hardware& hardware, const Scenario& scenario)
       : hw_(hardware), s_(scenario), activation_(double(scenario.activation_bytes())) {}
 
-  // y (tokens, rows) = x (tokens, cols) times a matrix of `weight` precision
+  // y (tokens, rows) = x (tokens, cols) times a matrix, x and the matrix in `precision`
   void matmul(double tokens, double rows, double cols, Precision precision) {
     const double flops = 2 * tokens * rows * cols;
-    const double bytes = rows * cols * double(size_of(precision)) + tokens * (rows + cols) * activation_;
+    const double bytes = (rows + tokens) * cols * double(size_of(precision)) + tokens * rows * activation_;
     const double compute = flops / (hw_.peak(precision) * hw_.of(Term::matmul_compute).value);
     const double memory = bytes / (hw_.memory_bandwidth * hw_.of(Term::matmul_memory).value);
     if (compute > memory)
@@ -80,9 +80,10 @@ class Clock {
     launch();
   }
 
-  // `elements` activations are read or written
-  void elementwise(double elements) {
-    parts.of(Term::elementwise) += elements * activation_ / (hw_.memory_bandwidth * hw_.of(Term::elementwise).value);
+  // `elements` activations are read or written, and so many `inputs` of a product are written
+  void elementwise(double elements, double inputs = 0) {
+    const double bytes = elements * activation_ + inputs * double(size_of(s_.precision));
+    parts.of(Term::elementwise) += bytes / (hw_.memory_bandwidth * hw_.of(Term::elementwise).value);
     launch();
   }
 
@@ -111,7 +112,7 @@ TimeParts subblock_pass(const Choice& choice, const ModelConfig& config, const S
   Clock clock(hardware, s);
   if (pass.count == 0 || pass.tokens == 0) return {};
   const auto H = double(config.hidden_size);
-  clock.elementwise(pass.tokens * 5 * H);  // norm: read, write; addition: two read, one written
+  clock.elementwise(pass.tokens * 3 * H, pass.tokens * H);  // the addition before it and the norm, in one
   double input_rows = 0, own_cols = 0;
   const std::vector<MatrixPart> matrices = device_matrices(choice, config, s.tensor_parallel);
   for (const MatrixPart& m : matrices) (m.input ? input_rows : own_cols) += double(m.input ? m.rows : m.cols);
@@ -120,7 +121,7 @@ TimeParts subblock_pass(const Choice& choice, const ModelConfig& config, const S
     clock.elementwise(pass.tokens * 2 * input_rows);  // rotation, and into the cache
     clock.attention(pass, own_cols, kv);
   } else if (own_cols > 0) {
-    clock.elementwise(pass.tokens * (input_rows + own_cols));  // activation
+    clock.elementwise(pass.tokens * input_rows, pass.tokens * own_cols);  // activation
   }
   for (const MatrixPart& m : matrices)
     if (!m.input) clock.matmul(pass.tokens, double(m.rows), double(m.cols), s.precision);
@@ -139,19 +140,6 @@ TimeParts outside_pass(const ModelConfig& config, const Scenario& s, const Hardw
   clock.elementwise(pass.sequences * V * double(size_of(DType::f32)) / double(s.activation_bytes()));  // next token
   clock.host_step();
   return clock.parts.times(pass.count);
-}
-
-Serving serve(const Architecture& architecture, const ModelConfig& config, const Scenario& scenario,
-              const Hardware& hardware) {
-  Serving serving{.scenario = scenario,
-                  .memory_bytes = model_memory(architecture, config, scenario, hardware),
-                  .time = model_whole(architecture, config, scenario, hardware)};
-  TimeParts all = serving.time.prefill;
-  all += serving.time.decode;
-  serving.error = relative_error(all, hardware);
-  serving.throughput =
-      double(scenario.concurrency * scenario.output_tokens) / all.total() / double(scenario.tensor_parallel);
-  return serving;
 }
 
 }  // namespace
@@ -223,6 +211,19 @@ double model_memory(const Architecture& architecture, const ModelConfig& config,
     for (const Subblock s : {Subblock::attention, Subblock::ffn})
       bytes += weight_bytes(block.of(s), config, scenario) + kv_cache_bytes(block.of(s), config, scenario);
   return bytes;
+}
+
+Serving serve(const Architecture& architecture, const ModelConfig& config, const Scenario& scenario,
+              const Hardware& hardware) {
+  Serving serving{.scenario = scenario,
+                  .memory_bytes = model_memory(architecture, config, scenario, hardware),
+                  .time = model_whole(architecture, config, scenario, hardware)};
+  TimeParts all = serving.time.prefill;
+  all += serving.time.decode;
+  serving.error = relative_error(all, hardware);
+  serving.throughput =
+      double(scenario.concurrency * scenario.output_tokens) / all.total() / double(scenario.tensor_parallel);
+  return serving;
 }
 
 Serving best_serving(const Architecture& architecture, const ModelConfig& config, const Scenario& scenario,

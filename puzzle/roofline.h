@@ -59,6 +59,11 @@ struct Serving {
   ModelledTime time;
 };
 
+/// A load as its scenario says, whether it fits or not. Throughput counts the prefills too: with sequences that come
+/// and go, as many prompts are prefilled as end.
+Serving serve(const Architecture& architecture, const ModelConfig& config, const Scenario& scenario,
+              const Hardware& hardware);
+
 /// The best throughput of a model on `scenario.tensor_parallel` devices: with as many sequences as memory takes, up to
 /// scenario.concurrency, where more is faster. A sequence takes the memory of all its tokens.
 Serving best_serving(const Architecture& architecture, const ModelConfig& config, const Scenario& scenario,

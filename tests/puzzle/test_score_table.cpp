@@ -151,6 +151,36 @@ TEST_F(ScoreTableTest, TablesWithoutRowsMetricsOrScenariosReadBack) {
   EXPECT_EQ(text_of(read_scores(path())), text_of(table));
 }
 
+// As the first files of this format are: measured on one device.
+TEST_F(ScoreTableTest, FilesWithoutSourcesOfCostsAreRead) {
+  ScoreTable table = example();
+  table.scenarios[1].own_kv_precision = {}, table.scenarios[1].tensor_parallel = 1;
+  table.sources = {{.name = kMeasured}, {.name = kMeasured}};
+  write_scores(table, path());
+  const hid_t file = H5Fopen(path().c_str(), H5F_ACC_RDWR, H5P_DEFAULT);
+  for (const char* name : {"kv_precision", "tensor_parallel", "cost_source", "prefill_factor", "decode_factor",
+                           "prefill_error", "decode_error"})
+    EXPECT_GE(H5Ldelete(file, name, H5P_DEFAULT), 0);
+  H5Fclose(file);
+  write_sealed(path(), bytes_of(path()));
+  EXPECT_EQ(text_of(read_scores(path())), text_of(table));
+}
+
+TEST_F(ScoreTableTest, CostsMoveToAnotherTable) {
+  ScoreTable from = example(), to{.layer_count = 2};
+  row_of(to, 1, 1, "no_op", ""), row_of(to, 1, 1, "gqa_1", "");
+  copy_costs(to, from, 1);
+  copy_costs(to, from, 0);
+  ASSERT_EQ(to.scenarios.size(), 2u);
+  EXPECT_EQ(to.scenarios[1], from.scenarios[0]);
+  EXPECT_EQ(to.sources[1].decode_factor, 1.5);
+  EXPECT_EQ(to.rows[0].costs[1].decode_seconds, from.rows[3].costs[0].decode_seconds);
+  EXPECT_TRUE(std::isnan(to.rows[1].costs[1].decode_seconds));
+  forget_costs(to, 1);
+  EXPECT_TRUE(std::isnan(to.rows[0].costs[1].decode_seconds));
+  EXPECT_EQ(to.sources[1].name, "");
+}
+
 TEST_F(ScoreTableTest, PiecesCanBeAddedLater) {
   ScoreTable table = example();
   const size_t rows = table.rows.size();
@@ -323,7 +353,7 @@ TEST_F(ScoreTableTest, WrongTablesAreRefused) {
   EXPECT_THAT(refused([](auto& t) { t.rows[7].ffn = ""; }), HasSubstr("both"));
   EXPECT_THAT(refused([](auto& t) { t.rows[1].attention = "gqa_4"; }), HasSubstr("twice"));
   EXPECT_THAT(refused([](auto& t) { t.rows[1].teacher = true; }), HasSubstr("two teacher's attention"));
-  EXPECT_THAT(refused([](auto& t) { t.rows[6].teacher = true; }), HasSubstr("one subblock each"));
+  EXPECT_THAT(refused([](auto& t) { t.rows[6].teacher = true; }), HasSubstr("two teacher's attention"));
   EXPECT_THAT(refused([](auto& t) { t.rows[1].values.pop_back(); }), HasSubstr("has 1 values"));
   EXPECT_THAT(refused([](auto& t) { t.rows[1].standard_errors[0] = -1; }), HasSubstr("standard error -1"));
   EXPECT_THAT(refused([](auto& t) { t.rows[1].costs[0].kv_cache_bytes = -1; }), HasSubstr("-1 bytes"));
@@ -333,6 +363,12 @@ TEST_F(ScoreTableTest, WrongTablesAreRefused) {
   EXPECT_THAT(refused([](auto& t) { t.scenarios[1].name = "chat"; }), HasSubstr("twice"));
   EXPECT_THAT(refused([](auto& t) { t.scenarios[1].concurrency = -1; }), HasSubstr("-1 is no count"));
   EXPECT_THAT(refused([](auto& t) { t.outside.pop_back(); }), HasSubstr("outside"));
+  EXPECT_THAT(refused([](auto& t) { t.sources.pop_back(); }), HasSubstr("sources for 1"));
+  EXPECT_THAT(refused([](auto& t) { t.sources[0].prefill_factor = 0; }), HasSubstr("0 times the sum"));
+  EXPECT_THAT(refused([](auto& t) { t.sources[0].decode_factor = NAN; }), HasSubstr("nan times the sum"));
+  EXPECT_THAT(refused([](auto& t) { t.sources[0].decode_error = -1; }), HasSubstr("relative error -1"));
+  EXPECT_THAT(refused([](auto& t) { t.sources[0].name = "a\n"; }), HasSubstr("plain text"));
+  EXPECT_THAT(refused([](auto& t) { t.scenarios[1].tensor_parallel = 0; }), HasSubstr("0 is no count of devices"));
   EXPECT_THAT(refused([](auto& t) { t.attributes["x"] = std::string("a\0b", 3); }), HasSubstr("attribute 'x'"));
   EXPECT_THAT(refused([](auto& t) { t.layer_count = 0; }), HasSubstr("0 layers"));
 }
