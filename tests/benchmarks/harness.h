@@ -86,5 +86,6 @@ void bench_memory(Bench& bench);
 void bench_score(Bench& bench);
 void bench_bld(Bench& bench);
 void bench_model(Bench& bench);
+void bench_search(Bench& bench);  ///< prints tables of its own
 
 }  // namespace tangram

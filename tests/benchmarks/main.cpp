@@ -24,6 +24,7 @@ const std::vector<Program> kPrograms = {
     {"score", "replace-one scoring of a library", bench_score},
     {"bld", "a step of blockwise distillation of one layer with all its variants", bench_bld},
     {"model", "prefill and decode of a whole model", bench_model},
+    {"search", "the search at 70B's size: exact, frontier, diverse, beside simpler ways", bench_search},
 };
 
 int run(int argc, char** argv) {
