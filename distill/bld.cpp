@@ -91,13 +91,7 @@ BldPlan BldTrainer::plan(const TeacherSource& shape, std::span<const Replacement
                .scratch_bytes = planning.scratch.peak_bytes(),
                .matmul_flops = planning.matmul_flops,
                .attention_flops = planning.attention_flops};
-  int64_t most_gradients = 0;  // those of one layer at a time are there
-  for (const BldLayer& layer : layers) {
-    plan.gradient_bytes = 0;
-    layer.add_to(plan);
-    most_gradients = std::max(most_gradients, plan.gradient_bytes);
-  }
-  plan.gradient_bytes = most_gradients;
+  for (const BldLayer& layer : layers) layer.add_to(plan);
   return plan;
 }
 

@@ -317,13 +317,15 @@ void BldLayer::end_step(std::span<float> losses, int64_t steps_done, Context& ct
 }
 
 void BldLayer::add_to(BldPlan& plan) const {
+  int64_t gradients = 0;
   for (const Trainable& trainable : trainables_)
     for (const TrainableTensor& t : trainable.tensors) {
       plan.weight_bytes += t.weight.bytes();
       if (t.master.data != t.weight.data) plan.master_bytes += t.master.bytes();
       plan.moment_bytes += t.moment1.bytes() + t.moment2.bytes();
-      plan.gradient_bytes += t.weight.size() * size_of(DType::f32);
+      gradients += t.weight.size() * size_of(DType::f32);
     }
+  plan.gradient_bytes = std::max(plan.gradient_bytes, gradients);  // the layers' are in the same memory
 }
 
 void BldLayer::append_state(std::vector<NamedTensor>& tensors) const {

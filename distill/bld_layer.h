@@ -26,10 +26,10 @@ struct BldOptions {
 /// What training takes, found by laying it out and running a step without computing.
 struct BldPlan {
   int64_t weight_bytes = 0, master_bytes = 0, moment_bytes = 0;  ///< of the students
-  int64_t gradient_bytes = 0;                                    ///< of the students of one layer
-  int64_t state_bytes = 0;    ///< all that lives from step to step: weights, masters (where not the weights), moments
-  int64_t work_bytes = 0;     ///< at most at any time inside a step: gradients, activations
-  int64_t scratch_bytes = 0;  ///< at most of any operation
+  int64_t gradient_bytes = 0;  ///< of the layer with most: one layer at a time has some
+  int64_t state_bytes = 0;     ///< all that lives from step to step: weights, masters (where not the weights), moments
+  int64_t work_bytes = 0;      ///< at most at any time inside a step: gradients, activations
+  int64_t scratch_bytes = 0;   ///< at most of any operation
   double matmul_flops = 0, attention_flops = 0;  ///< of a step
 
   /// Of masters and moments; the weights are the masters where those take no memory of their own.

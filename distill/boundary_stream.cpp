@@ -183,12 +183,12 @@ void BoundaryStream::run_guarded(F work) {
 
 namespace {
 
-/// A thread's own way between files and a device: a context, whose stream runs beside the computation's, and the host's
-/// memory in between.
+/// A thread's own way between files and a device: a context, whose stream runs beside the computation's, and memory of
+/// the host in between.
 class Passage {
  public:
   Passage(Device device, const BoundaryShape& shape)
-      : context_({.device = device, .threads = 1, .scratch_bytes = kStagedBytes}),
+      : context_({.device = device, .threads = 1, .scratch_bytes = 0}),
         staging_(device == Device::cpu ? 0 : shape.batch_bytes()) {
     if (device == Device::cpu) return;
     host_ = staging_.tensor(shape.batch_tokens, shape.hidden_size, shape.dtype);

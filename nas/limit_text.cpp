@@ -41,8 +41,8 @@ Constraint parse_constraint(std::string_view text) {
   constraint.quantity = quantity_called(name);
   const std::string_view own = is_least(constraint.quantity) ? ">=" : "<=";
   if (comparison != "=" && comparison != own)
-    throw bad_input("limit '{}': {} has a {} limit; write {}{}{} or {}={}", text, name,
-                    is_least(constraint.quantity) ? "lower" : "upper", name, own, value, name, value);
+    throw bad_input("limit '{}': {} has {} limit; write {}{}{} or {}={}", text, name,
+                    is_least(constraint.quantity) ? "a lower" : "an upper", name, own, value, name, value);
   const LimitSpelling spelling = spelling_of(constraint.quantity);
   const std::optional<Limit> limit = parse_limit(value, spelling.parse);
   if (!limit || !(limit->value > 0))

@@ -4,9 +4,13 @@
 
 #include <algorithm>
 
+#include "blocks/config_json.h"
 #include "distill/bld.h"
+#include "distill/corpus.h"
 #include "distill/depth_first.h"
 #include "distill/gkd.h"
+#include "kernels/cuda_devices.h"
+#include "kernels/device_memory.h"
 #include "kernels/peak.h"
 #include "nas/run_files.h"
 #include "nas/stage_distill.h"
@@ -16,8 +20,9 @@ namespace tangram {
 namespace {
 
 constexpr int64_t kGiB = int64_t{1} << 30;
-constexpr int64_t kContextBytes = kGiB * 9 / 10;  // CUDA context, cuBLASLt and cuDNN with their kernels
-constexpr double kGpuEfficiency = 0.7;            // what the benchmark of a distillation step has to reach
+constexpr int64_t kLibraryBytes = kGiB * 4 / 10;                  // cuBLASLt and cuDNN with their kernels
+constexpr int64_t kContextBytes = kGiB * 5 / 10 + kLibraryBytes;  // and the CUDA context
+constexpr double kGpuEfficiency = 0.7;  // what the benchmark of a distillation step has to reach
 
 /// Dense rates of large products in bf16 as such GPUs sustain them at their power limit, 80 % of the data sheet's; f32
 /// without TF32.
@@ -306,6 +311,26 @@ PlanMachine this_processor(Context& ctx) {
   return machine;
 }
 
+PlanMachine this_gpu() {
+  const std::vector<CudaDevice> gpus = cuda_devices();
+  if (gpus.empty()) throw bad_input("no GPU is to be seen here");
+  PlanMachine machine = known_gpu(gpus[0].compute_capability >= 90 ? "h200" : "a100-80gb");
+  machine.name = fmt::format("{} ({} in all)", gpus[0].name, format_bytes(double(gpus[0].memory_bytes)));
+  if constexpr (kCudaBuilt) machine.memory_bytes = cuda::memory_state().free_bytes;  // the context has taken its part
+  machine.resident_bytes = kLibraryBytes;
+  return machine;
+}
+
+ModelConfig teacher_shape(const SearchConfig& config) {
+  const std::filesystem::path folder = teacher_path(config, config.run_dir);
+  if (config.teacher.pretrain && !std::filesystem::exists(folder / "config.json")) {
+    ModelConfig shape = config.teacher.pretrain->model;
+    shape.vocab_size = static_cast<int64_t>(kCorpusSymbols.size());
+    return shape;
+  }
+  return read_config(folder).config;
+}
+
 int64_t total_bytes(const std::vector<PlanPart>& parts) {
   int64_t total = 0;
   for (const PlanPart& part : parts) total += part.bytes;
@@ -316,13 +341,22 @@ RunPlan plan_run(const SearchConfig& config, const ModelConfig& teacher, const P
   return Planner(config, teacher, machine).run();
 }
 
+void check_memory(const RunPlan& plan, const StagePlan& stage, const SearchConfig& config, const PlanMachine& machine) {
+  if (stage.fits(machine)) return;
+  std::string parts;
+  for (const PlanPart& part : stage.memory)
+    parts += fmt::format("{}{} {}", parts.empty() ? "" : ", ", part.name, format_bytes(double(part.bytes)));
+  const std::string advice = stage.name == "distill" ? memory_advice(config, plan.teacher, machine)
+                                                     : "what runs without it has a verb of its own: tangram distill";
+  throw Error(fmt::format("{} needs {} of memory ({}), and {} has {}; {}", stage.name,
+                          format_bytes(double(total_bytes(stage.memory))), parts, machine.name,
+                          format_bytes(double(machine.memory_bytes)), advice),
+              Failure::infeasible);
+}
+
 void check_plan(const RunPlan& plan, const SearchConfig& config, const PlanMachine& machine) {
   const StagePlan& distill = plan.stages[0];
-  if (!distill.fits(machine))
-    throw Error(fmt::format("distill needs {} of memory, and {} has {}; {}",
-                            format_bytes(double(total_bytes(distill.memory))), machine.name,
-                            format_bytes(double(machine.memory_bytes)), memory_advice(config, plan.teacher, machine)),
-                Failure::infeasible);
+  check_memory(plan, distill, config, machine);
   if (machine.disk_bytes && total_bytes(plan.disk) > *machine.disk_bytes) {
     const int64_t boundaries = plan.disk[0].bytes, rest = *machine.disk_bytes - (total_bytes(plan.disk) - boundaries);
     const bool depth_first = config.distill.order == DistillOrder::depth_first;

@@ -27,6 +27,13 @@ std::vector<std::string> known_gpu_names();
 /// This machine's processor, with its matrix products measured now.
 PlanMachine this_processor(Context& ctx);
 
+/// This machine's first GPU, with the memory that is free now and the rates of the known GPU that is most like it.
+/// Throws Error (bad_input) if there is none.
+PlanMachine this_gpu();
+
+/// The shape of a config's teacher, from its config.json alone.
+ModelConfig teacher_shape(const SearchConfig& config);
+
 /// Some bytes and what they are for.
 struct PlanPart {
   std::string name;
@@ -59,8 +66,12 @@ struct RunPlan {
 
 RunPlan plan_run(const SearchConfig& config, const ModelConfig& teacher, const PlanMachine& machine);
 
-/// Throws Error (infeasible) naming what does not fit into the machine's memory or disk, and settings with which it
+/// Throws Error (infeasible) if a stage of the plan does not fit into the machine's memory, with settings with which it
 /// would.
+void check_memory(const RunPlan& plan, const StagePlan& stage, const SearchConfig& config, const PlanMachine& machine);
+
+/// Throws Error (infeasible) naming what of distillation does not fit into the machine's memory or disk, and settings
+/// with which it would.
 void check_plan(const RunPlan& plan, const SearchConfig& config, const PlanMachine& machine);
 
 /// The plan as text for people, and as JSON.

@@ -16,7 +16,7 @@ namespace fs = std::filesystem;
 struct Options {
   std::string scores, metric, out, min_difference = "20%";
   std::vector<std::string> limits, required, forbidden;
-  int64_t solutions = 1;
+  int64_t solutions = 1, most_variants = 0;
   double seconds = 3600;
 };
 
@@ -65,6 +65,7 @@ SearchRequest request_of(const ScoreTable& table, const Options& o) {
   for (const std::string& text : o.limits) request.constraints.push_back(parse_constraint(text));
   for (const std::string& text : o.required) request.rules.push_back(parse_rule(text, false, table.layer_count));
   for (const std::string& text : o.forbidden) request.rules.push_back(parse_rule(text, true, table.layer_count));
+  request.most_variants = o.most_variants;
   const std::optional<double> difference = parse_fraction(o.min_difference);
   if (!difference || *difference < 0 || *difference > 1)
     throw bad_input("--min-difference {}: must be a part of the layers such as 20%", o.min_difference);
@@ -205,6 +206,8 @@ std::function<void(const VerbInput&)> add_search(CLI::App& app) {
   app.add_option("--metric", o->metric, "Metric to make best instead of kl_divergence");
   add_list("--require", o->required, "A variant that layers must have: 0-3:attention=gqa_8; repeat for more", "RULE");
   add_list("--forbid", o->forbidden, "A variant that layers must not have: all:ffn=no_op; repeat for more", "RULE");
+  app.add_option("--most-variants", o->most_variants,
+                 "Different subblock variants that a student may have, since each may be a kernel of its own; 0: any");
   app.add_option("--solutions", o->solutions, "Students to find")->check(CLI::Range(1, 1000))->capture_default_str();
   app.add_option("--min-difference", o->min_difference, "Part of the layers in which any two of them differ")
       ->capture_default_str();

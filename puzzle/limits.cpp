@@ -199,6 +199,12 @@ TableProblem make_problem(const ScoreTable& table, const std::string& metric, st
   }
 
   std::map<std::tuple<int64_t, std::string, std::string>, int32_t> kinds;
+  std::map<std::pair<Subblock, std::string>, int32_t> variants;
+  const auto add_variant = [&](Entry& entry, Subblock subblock, const std::string& name) {
+    if (name.empty()) return;
+    const auto next = static_cast<int32_t>(variants.size());
+    entry.variants.push_back(variants.try_emplace({subblock, name}, next).first->second);
+  };
   for (size_t r = 0; r < table.rows.size(); ++r) {
     const TableRow& row = table.rows[r];
     const auto kind = static_cast<int32_t>(kinds.size());
@@ -207,6 +213,8 @@ TableProblem make_problem(const ScoreTable& table, const std::string& metric, st
                 .slots = slots_of(row),
                 .objective = row.teacher ? 0 : sign * (row.values[m] - teacher),
                 .parameters = std::isnan(row.parameters) ? 0 : row.parameters};
+    add_variant(entry, Subblock::attention, row.attention);
+    add_variant(entry, Subblock::ffn, row.ffn);
     bool complete = std::isfinite(entry.objective);
     for (const LimitSource& source : sources) {
       entry.costs.push_back(cost_of(table, row, source.quantity, source.scenario));

@@ -43,8 +43,9 @@ struct CostSource {
 struct TableRow {
   int64_t first_layer = 0, layer_count = 1;
   std::string attention, ffn;  ///< as Choice::name; empty: the subblock stays the teacher's
-  bool teacher = false;        ///< the teacher's own subblock, or block; such rows are what a student costs where nothing changes
-  bool scored = true;          ///< false: its metrics are sums of its parts'
+  bool teacher =
+      false;  ///< the teacher's own subblock, or block; such rows are what a student costs where nothing changes
+  bool scored = true;  ///< false: its metrics are sums of its parts'
   double parameters = kMissing;
   std::vector<double> values = {}, standard_errors = {};  ///< (metrics)  of the teacher with this one replacement
   std::vector<ScenarioCosts> costs = {};                  ///< (scenarios)

@@ -65,6 +65,7 @@ SearchResult search(const ScoreTable& table, const SearchRequest& request) {
                        .table = make_problem(table, request.metric, request.constraints, choices[i]),
                        .solved = {}};
     apply_rules(found.table.problem, table, request.rules);
+    found.table.problem.most_variants = request.most_variants;
     found.solved = solve(found.table.problem, one);
     const bool better =
         has_student(found.solved) &&

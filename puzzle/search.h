@@ -16,6 +16,7 @@ struct SearchRequest {
   std::string metric;  ///< made best, in the direction that the table gives it
   std::vector<Constraint> constraints = {};
   std::vector<ChoiceRule> rules = {};
+  int64_t most_variants = 0;  ///< > 0: at most so many different subblock variants in the whole student
   SolverOptions solver = {};
 };
 

@@ -71,6 +71,19 @@ TEST(Plan, FitsTheGpusThatTheConfigsAreFor) {
   EXPECT_TRUE(plan_of("llama-3.1-70b.yaml", {"--gpu", "h200"})["stages"][0]["fits"]);
 }
 
+// Parts are taken from what the layout counts as a whole, so the last of them is what the others leave.
+TEST(Plan, HasNoPartOfLessThanNothing) {
+  for (const char* config : {"quickstart.yaml", "llama-3.1-8b.yaml"})
+    for (const char* order : {"breadth_first", "depth_first"}) {
+      const Outcome outcome =
+          call({kConfigs / config, "--json", "--gpu", "h200", "--set", fmt::format("distill.order={}", order)});
+      const nlohmann::json plan = nlohmann::json::parse(outcome.out);
+      for (const nlohmann::json& stage : plan["stages"])
+        for (const auto& [part, bytes] : stage["memory_bytes"].items())
+          EXPECT_GE(bytes, 0) << config << " " << order << " " << stage["name"] << " " << part;
+    }
+}
+
 TEST(Plan, RefusesTooLittleMemoryAndSaysWhatToChange) {
   const Outcome outcome =
       call({kConfigs / "llama-3.1-70b.yaml", "--gpu", "h200", "--set", "distill.order=breadth_first"});

@@ -353,7 +353,7 @@ TEST_F(ScoreTableTest, WrongTablesAreRefused) {
   EXPECT_THAT(refused([](auto& t) { t.rows[7].ffn = ""; }), HasSubstr("both"));
   EXPECT_THAT(refused([](auto& t) { t.rows[1].attention = "gqa_4"; }), HasSubstr("twice"));
   EXPECT_THAT(refused([](auto& t) { t.rows[1].teacher = true; }), HasSubstr("two teacher's attention"));
-  EXPECT_THAT(refused([](auto& t) { t.rows[6].teacher = true; }), HasSubstr("one subblock each"));
+  EXPECT_THAT(refused([](auto& t) { t.rows[6].teacher = true; }), HasSubstr("two teacher's attention"));
   EXPECT_THAT(refused([](auto& t) { t.rows[1].values.pop_back(); }), HasSubstr("has 1 values"));
   EXPECT_THAT(refused([](auto& t) { t.rows[1].standard_errors[0] = -1; }), HasSubstr("standard error -1"));
   EXPECT_THAT(refused([](auto& t) { t.rows[1].costs[0].kv_cache_bytes = -1; }), HasSubstr("-1 bytes"));
