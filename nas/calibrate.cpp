@@ -73,7 +73,8 @@ void print_json(const std::vector<TimedPoint>& points, const Calibration& fit, c
     json["points"].push_back({{"name", points[i].name},
                               {"measured_seconds", points[i].seconds},
                               {"stated_seconds", fit.before[i]},
-                              {"fitted_seconds", fit.after[i]}});
+                              {"fitted_seconds", fit.after[i]},
+                              {"used", bool(fit.used[i])}});
   fmt::print(in.out, "{}\n", json.dump(2));
 }
 
@@ -89,11 +90,13 @@ void print_text(const std::vector<TimedPoint>& points, const Calibration& fit, c
                                  fmt::format("{:.3g}", fit.hardware.efficiency[t].value),
                                  fmt::format("{:.0f} %", 100 * fit.hardware.efficiency[t].error)});
   fmt::print(in.out, "{}\n{}", format_table(times), format_table(efficiencies));
-  fmt::print(in.out,
-             "median distance from the measured: {:.0f} % before, {:.0f} % after; scatter about the model {:.0f} %\n"
-             "This machine's description is in {}\n",
-             100 * median_error(points, fit.before), 100 * median_error(points, fit.after), 100 * fit.hardware.residual,
-             file);
+  fmt::print(
+      in.out,
+      "median distance from the measured: {:.0f} % before, {:.0f} % after; scatter about the model {:.0f} %; {} of {} "
+      "points are outliers and left out\n"
+      "This machine's description is in {}\n",
+      100 * median_error(points, fit.before), 100 * median_error(points, fit.after), 100 * fit.hardware.residual,
+      std::count(fit.used.begin(), fit.used.end(), false), points.size(), file);
 }
 
 }  // namespace

@@ -62,6 +62,7 @@ void add_run_options(CLI::App& app, RunOptions& o) {
   app.add_option("--set", o.overrides, "Override a key: --set distill.tokens=1e6; repeat for more")
       ->type_name("KEY=VALUE")
       ->expected(1)
+      ->allow_extra_args(false)
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
 }
 

@@ -1,13 +1,11 @@
 #include "nas/plan_serving.h"
 
-#include <cmath>
 #include <nlohmann/json.hpp>
 
 #include "nas/table.h"
 #include "nas/units.h"
 #include "puzzle/example_scores.h"
-#include "puzzle/limits.h"
-#include "puzzle/solver.h"
+#include "puzzle/search.h"
 #include "puzzle/table_costs.h"
 
 namespace tangram {
@@ -85,21 +83,15 @@ std::optional<PlannedStudent> plan_student(const ModelConfig& teacher, const Sce
   const std::vector<Constraint> constraints = {
       {.quantity = Quantity::memory, .scenario = "load", .bound = hardware.memory_bytes - hardware.reserved_bytes},
       {.quantity = Quantity::throughput, .scenario = "load", .bound = throughput}};
-  std::optional<PlannedStudent> best;
-  double least = INFINITY;
-  for (const std::vector<size_t>& choice : batch_choices(table, constraints)) {
-    const TableProblem made = make_problem(table, "kl_divergence", constraints, choice);
-    const SolveResult result = solve(made.problem);
-    if (result.solutions.empty() || result.solutions[0].objective >= least) continue;
-    least = result.solutions[0].objective;
-    PlannedStudent& student = best.emplace();
-    student.architecture = architecture_of(table, made.problem, result.solutions[0], teacher);
-    student.proven = result.status == SolveStatus::optimal;
-    student.serving = serve(student.architecture, teacher, table.scenarios[choice[0]], hardware);
-    student.parameters = model_parameters(student.architecture, teacher);
-    student.kv_heads = kv_heads_of(student.architecture, teacher);
-  }
-  return best;
+  const SearchResult found = search(table, {.metric = "kl_divergence", .constraints = constraints});
+  if (found.solved.solutions.empty()) return std::nullopt;
+  std::optional<PlannedStudent> student(std::in_place);
+  student->architecture = architecture_of(table, found.table.problem, found.solved.solutions[0], teacher);
+  student->proven = found.solved.status == SolveStatus::optimal;
+  student->serving = serve(student->architecture, teacher, table.scenarios[found.scenarios[0]], hardware);
+  student->parameters = model_parameters(student->architecture, teacher);
+  student->kv_heads = kv_heads_of(student->architecture, teacher);
+  return student;
 }
 
 std::vector<PlannedServing> plan_serving(const ModelConfig& teacher, const Hardware& hardware, bool with_students) {

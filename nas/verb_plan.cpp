@@ -84,6 +84,7 @@ std::function<void(const VerbInput&)> add_plan(CLI::App& app) {
   app.add_option("--set", o->overrides, "Override a key: --set distill.order=depth_first; repeat for more")
       ->type_name("KEY=VALUE")
       ->expected(1)
+      ->allow_extra_args(false)
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
   return [o](const VerbInput& in) { run_plan(*o, in); };
 }

@@ -28,7 +28,10 @@ Matrix inverse(Matrix a) {
 /// One fit with a given residual.
 class Fit {
  public:
-  Fit(const Hardware& stated, const std::vector<TimedPoint>& points) : stated_(stated), points_(points) {}
+  Fit(const Hardware& stated, const std::vector<TimedPoint>& points)
+      : used(points.size(), true), stated_(stated), points_(points) {}
+
+  std::vector<bool> used;
 
   // Moves `hardware` to the minimum; its efficiencies' errors are those of the fit.
   void run(Hardware& hardware, double residual) {
@@ -54,11 +57,25 @@ class Fit {
   // Standard deviation of the points about the model, for as many degrees of freedom as the fit has left them.
   double scatter(const Hardware& hardware, double residual) {
     linearise(hardware, residual);
-    double used = 0, sum = 0;
+    double in_fit = 0, sum = 0;
     for (size_t t = 0; t < kTermCount; ++t)
-      for (size_t u = 0; u < kTermCount; ++u) used += covariance_[t][u] * information_[u][t];
+      for (size_t u = 0; u < kTermCount; ++u) in_fit += covariance_[t][u] * information_[u][t];
     for (const double d : distances_) sum += d * d;
-    return std::sqrt(sum / std::max(1.0, double(points_.size()) - used));
+    return std::sqrt(sum / std::max(1.0, double(distances_.size()) - in_fit));
+  }
+
+  // Leaves out what is too far from the model.
+  void find_outliers(const Hardware& hardware) {
+    constexpr size_t kFewest = 20;
+    constexpr double kFar = 5, kDeviations = 1.4826;  // of a normal distribution, for one median distance
+    if (points_.size() < kFewest) return;
+    std::vector<double> distances;
+    for (const TimedPoint& point : points_)
+      distances.push_back(std::abs(std::log(point.model(hardware).total() / point.seconds)));
+    std::vector<double> sorted = distances;
+    std::nth_element(sorted.begin(), sorted.begin() + std::ssize(sorted) / 2, sorted.end());
+    const double most = std::max(std::log(3), kFar * kDeviations * sorted[sorted.size() / 2]);
+    for (size_t i = 0; i < points_.size(); ++i) used[i] = distances[i] <= most;
   }
 
  private:
@@ -66,7 +83,9 @@ class Fit {
 
   void linearise(const Hardware& hardware, double residual) {
     gradient_ = {}, information_ = {}, distances_.clear();
-    for (const TimedPoint& point : points_) {
+    for (size_t i = 0; i < points_.size(); ++i) {
+      if (!used[i]) continue;
+      const TimedPoint& point = points_[i];
       const TimeParts time = point.model(hardware);
       const double distance = std::log(time.total() / point.seconds);
       distances_.push_back(distance);
@@ -100,7 +119,7 @@ Calibration calibrate(const Hardware& stated, const std::vector<TimedPoint>& poi
   constexpr int kRounds = 4;
   constexpr double kLeastResidual = 0.01;
   if (points.empty()) throw bad_input("calibration: no measured times to fit to");
-  Calibration result{.hardware = stated, .before = {}, .after = {}};
+  Calibration result{.used = {}, .hardware = stated, .before = {}, .after = {}};
   for (const TimedPoint& point : points) {
     if (!(point.seconds > 0) || std::isinf(point.seconds))
       throw bad_input("calibration: {} took {} seconds", point.name, point.seconds);
@@ -111,10 +130,12 @@ Calibration calibrate(const Hardware& stated, const std::vector<TimedPoint>& poi
   double residual = std::max(kLeastResidual, stated.residual);
   for (int round = 0; round < kRounds; ++round) {
     fit.run(result.hardware, residual);
+    fit.find_outliers(result.hardware);
     residual = std::max(kLeastResidual, fit.scatter(result.hardware, residual));
   }
   fit.run(result.hardware, residual);
   result.hardware.residual = residual;
+  result.used = fit.used;
   for (const TimedPoint& point : points) result.after.push_back(point.model(result.hardware).total());
   return result;
 }

@@ -88,6 +88,64 @@ TEST(Config, ReadsEverySection) {
   EXPECT_EQ(c.checkpoint_seconds, 120);
 }
 
+TEST(Config, ReadsScenariosOfManyKinds) {
+  const std::string text = changed("  batch: {input_tokens: 1, output_tokens: 1, concurrency: 1}",
+                                   "  batch: {input_tokens: 1, output_tokens: 1, concurrency: [1, 64], precision: fp8, "
+                                   "kv_precision: bf16, tensor_parallel: 4}");
+  const SearchConfig c = parse(text);
+  const std::vector<Scenario> scenarios = scenarios_of(c);
+  ASSERT_EQ(scenarios.size(), 3u);
+  EXPECT_EQ(scenarios[0].name, "chat");
+  EXPECT_EQ(scenarios[0].kv_precision(), Precision::f32) << "precision sets both";
+  EXPECT_EQ(scenarios[0].tensor_parallel, 1);
+  EXPECT_EQ(scenarios[1], (Scenario{"batch@1", 1, 1, 1, Precision::fp8, Precision::bf16, 4}));
+  EXPECT_EQ(scenarios[2], (Scenario{"batch@64", 1, 1, 64, Precision::fp8, Precision::bf16, 4}));
+  EXPECT_EQ(scenarios[2].group(), "batch");
+  const std::string written = write_config(c, "/base/runs/x");
+  EXPECT_THAT(written, HasSubstr("concurrency: [1, 64]\n    precision: fp8\n    kv_precision: bf16\n"));
+  EXPECT_EQ(write_config(parse_config(written, "y.yaml", "/base/runs/x"), "/base/runs/x"), written);
+}
+
+TEST(Config, ReadsLimitsOnEveryQuantity) {
+  const SearchConfig c = parse(changed(
+      "memory: 60%, throughput: {chat: 2.0x}",
+      "memory: {chat: 60%}, throughput: 2.0x, kv_cache: 4 GiB, time_to_first_token: {chat: 200 ms, batch: 50%}, "
+      "time_per_output_token: 20 ms"));
+  EXPECT_EQ(c.constraints[0].of(Quantity::memory).at("chat"), (Limit{0.6, true}));
+  const std::vector<Constraint> constraints = constraints_of(c.constraints[0]);
+  ASSERT_EQ(constraints.size(), 6u);
+  EXPECT_EQ(constraints[1].quantity, Quantity::throughput);
+  EXPECT_EQ(constraints[1].scenario, "");
+  EXPECT_EQ(constraints[2].quantity, Quantity::time_to_first_token);
+  EXPECT_EQ(constraints[2].scenario, "batch");
+  EXPECT_TRUE(constraints[2].relative);
+  EXPECT_EQ(constraints[4].bound, 0.02);
+  EXPECT_EQ(constraints[5].bound, 4 * 0x1p30);
+  const std::string written = write_config(c, "/");
+  EXPECT_EQ(write_config(parse_config(written, "y.yaml", "/"), "/"), written);
+  EXPECT_EQ(message_of(changed("parameters: 4e9", "parameters: {chat: 4e9}")),
+            "x.yaml:17:52: constraints.1.parameters.chat: parameters are the same in every scenario; give one limit");
+  EXPECT_THAT(message_of(changed("concurrency: 8", "concurrency: [8, 8]")),
+              HasSubstr("scenarios.chat.concurrency: 8 is there twice"));
+  EXPECT_THAT(message_of(changed("precision: f32", "precision: fp16")), HasSubstr("known: f32, bf16, f16, fp8"));
+}
+
+TEST(Config, HardwareIsThisOrKnownOrAFile) {
+  const auto hardware = [](const std::string& text) {
+    return parse(std::string(kWhole) + "hardware: " + text).hardware;
+  };
+  EXPECT_TRUE(parse(kWhole).hardware.is_this());
+  EXPECT_EQ(hardware("h100-80gb").name, "h100-80gb");
+  EXPECT_FALSE(hardware("h100-80gb").is_this());
+  EXPECT_EQ(hardware("my/gpu.yaml").file, "/base/my/gpu.yaml");
+  EXPECT_THAT(message_of(std::string(kWhole) + "hardware: h100"),
+              HasSubstr("x.yaml:25:11: hardware: no value 'h100'; "));
+  for (const char* text : {"h200", "my/gpu.yaml"}) {
+    const std::string written = write_config(parse(std::string(kWhole) + "hardware: " + text), "/base");
+    EXPECT_THAT(written, HasSubstr(fmt::format("hardware: {}\n", text)));
+  }
+}
+
 TEST(Config, ALoneConstraintIsOneTargetCalledStudent) {
   const SearchConfig c = parse("teacher: t\ndata: {train: [a], validation: [b]}\nconstraints: {parameters: 60%}\n");
   ASSERT_EQ(c.constraints.size(), 1u);

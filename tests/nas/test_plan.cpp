@@ -116,7 +116,25 @@ TEST(Plan, PlansForThisMachineToo) {
   EXPECT_FALSE(fs::exists(testing::TempDir() + "/planned"));
 }
 
+// By the model's own account: the student has at least twice the rate, on one GPU, and less than the teacher in it.
+TEST(Plan, PlansServingOnHardwareByName) {
+  const nlohmann::json plan = plan_of("llama-3.1-8b.yaml", {"--hardware", "h100-80gb"});
+  ASSERT_EQ(plan["loads"].size(), 6u);
+  for (const nlohmann::json& load : plan["loads"]) {
+    const double teacher = load["teacher_at_its_best"]["tokens_per_s_and_device"];
+    EXPECT_GE(teacher, load["teacher_on_one_device"]["tokens_per_s_and_device"]);
+    ASSERT_FALSE(load["student"].is_null()) << load;
+    EXPECT_GE(load["student"]["tokens_per_s_and_device"], 1.999 * teacher);
+    EXPECT_LT(load["student"]["parameters"], 8'030'261'248);
+    EXPECT_EQ(load["student"]["scores"], "generated");
+  }
+  const Outcome text = call({kConfigs / "llama-3.1-405b.yaml", "--hardware", "cpu"});
+  EXPECT_EQ(text.code, 0) << text.err;
+  EXPECT_THAT(text.out, HasSubstr("does not fit"));
+}
+
 TEST(Plan, RefusesWhatItDoesNotKnow) {
+  EXPECT_EQ(call({kConfigs / "quickstart.yaml", "--hardware", "h300"}).code, 2);
   EXPECT_EQ(call({kConfigs / "quickstart.yaml", "--gpu", "h300"}).code, 2);
   EXPECT_EQ(call({kConfigs / "quickstart.yaml", "--disk", "much"}).code, 2);
   EXPECT_EQ(call({"none.yaml"}).code, 2);

@@ -207,6 +207,17 @@ TEST(Calibration, FindsTheEfficienciesBehindTimes) {
         << kTermNames[t];
 }
 
+TEST(Calibration, TimesOfAnotherProcessDoNotCount) {
+  Hardware truth = simple_hardware(), stated = truth;
+  for (Efficiency& e : stated.efficiency) e = {1, 1};
+  truth.of(Term::matmul_compute).value = 0.5;
+  std::vector<TimedPoint> points = points_of(truth, 0.02);
+  points[5].seconds *= 30, points[20].seconds *= 100;
+  const Calibration fit = calibrate(stated, points);
+  for (size_t i = 0; i < points.size(); ++i) EXPECT_EQ(fit.used[i], i != 5 && i != 20) << i;
+  EXPECT_NEAR(fit.hardware.of(Term::matmul_compute).value, 0.5, 0.03);
+}
+
 TEST(Calibration, AnErrorBarOfZeroKeepsAnEfficiency) {
   Hardware truth = simple_hardware(), stated = truth;
   truth.of(Term::matmul_compute).value = 0.5;
