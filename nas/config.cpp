@@ -151,6 +151,11 @@ static void describe(V& v, SolutionsConfig& c) {
 }
 
 template <class V>
+static void describe(V& v, RescoreConfig& c) {
+  v.count("rounds", c.rounds, within(0, 1000));
+}
+
+template <class V>
 static void describe(V& v, BaselinesConfig& c) {
   v.flag("greedy", c.greedy);
   v.flag("uniform", c.uniform);
@@ -192,6 +197,7 @@ static void describe(V& v, SearchConfig& c) {
   v.name_or_path("hardware", c.hardware.name, c.hardware.file, hardware_choices());
   v.sections("constraints", c.constraints);
   v.section("solutions", c.solutions);
+  v.section("rescore", c.rescore);
   v.section("baselines", c.baselines);
   v.section("uptrain", c.uptrain);
   v.section("evaluate", c.evaluate);

@@ -94,6 +94,12 @@ struct ScoreConfig {
   Metric objective = Metric::kl_divergence;  ///< what the search makes best
 };
 
+/// Scoring again in the context of the student that a search found, and searching near it, until what is measured of
+/// whole students gets no better.
+struct RescoreConfig {
+  int64_t rounds = 0;  ///< at most so many scorings; 0: the sums of scores taken in the teacher decide
+};
+
 /// A load that costs are given for, as in Scenario; several concurrencies leave the batch size to the search.
 struct ScenarioConfig {
   std::string name;
@@ -158,6 +164,7 @@ struct SearchConfig {
   HardwareConfig hardware;
   std::vector<TargetConfig> constraints;
   SolutionsConfig solutions;
+  RescoreConfig rescore;
   BaselinesConfig baselines;
   UptrainConfig uptrain;
   EvaluateConfig evaluate;

@@ -80,6 +80,8 @@ struct LimitSource {
   size_t scenario;
 };
 
+}  // namespace
+
 std::vector<int32_t> slots_of(const TableRow& row) {
   std::vector<int32_t> slots;
   for (int64_t layer = row.first_layer; layer < row.first_layer + row.layer_count; ++layer) {
@@ -88,8 +90,6 @@ std::vector<int32_t> slots_of(const TableRow& row) {
   }
   return slots;
 }
-
-}  // namespace
 
 std::string_view name_of(Quantity quantity) {
   constexpr std::array<std::string_view, kQuantities.size()> kNames = {

@@ -43,6 +43,9 @@ double figure(const ScoreTable& table, std::span<const int64_t> rows, Quantity q
 /// Relative error bar of that figure: 0 for what is counted, NaN where nothing is known of it.
 double figure_error(const ScoreTable& table, std::span<const int64_t> rows, Quantity quantity, size_t scenario);
 
+/// The slots that a row fills, ascending.
+std::vector<int32_t> slots_of(const TableRow& row);
+
 /// The rows of the teacher's own subblocks. Throws Error (bad_input) naming the layer if one is missing.
 std::vector<int64_t> teacher_rows(const ScoreTable& table);
 

@@ -63,6 +63,17 @@ std::vector<int64_t> rows_of(const Problem& problem, const Solution& solution) {
   return rows;
 }
 
+std::vector<int32_t> entries_of(const Problem& problem, const std::vector<int64_t>& rows) {
+  std::vector<int32_t> entries;
+  for (const int64_t row : rows) {
+    const auto entry =
+        std::find_if(problem.entries.begin(), problem.entries.end(), [&](const Entry& e) { return e.row == row; });
+    CHECK(entry != problem.entries.end(), "no entry has row {}", row);
+    entries.push_back(static_cast<int32_t>(entry - problem.entries.begin()));
+  }
+  return entries;
+}
+
 bool keeps(const LinearLimit& limit, double total) {
   // Each of some hundred additions is off by at most 2^-53 of the total: 2e-14 for 160 of them.
   const double rounding = 1e-13 * std::max(std::abs(limit.maximum), std::abs(limit.fixed));

@@ -106,6 +106,9 @@ Solution evaluate(const Problem& problem, std::vector<int32_t> entries);
 /// The rows of a solution's entries, ordered by first slot.
 std::vector<int64_t> rows_of(const Problem& problem, const Solution& solution);
 
+/// The entries with these rows. Throws Error if one has none.
+std::vector<int32_t> entries_of(const Problem& problem, const std::vector<int64_t>& rows);
+
 /// Whether a total keeps a limit: exactly, but for the rounding of the sums (1e-13 of the limit).
 bool keeps(const LinearLimit& limit, double total);
 bool keeps_limits(const Problem& problem, const Solution& solution);

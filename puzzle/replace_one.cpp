@@ -11,11 +11,11 @@
 namespace tangram {
 namespace {
 
-int64_t bytes_for(const Model& teacher, int64_t tokens) {
+int64_t bytes_for(const Model& model, int64_t tokens) {
   Arena planner = Arena::planner();
-  for (size_t i = 0; i < 2 * teacher.blocks.size() + 2; ++i)
-    planner.tensor(tokens, teacher.config.hidden_size, teacher.dtype);
-  planner.tensor(tokens, teacher.config.head_dim, DType::f32);  // of the rotations,
+  for (size_t i = 0; i < 2 * model.blocks.size() + 2; ++i)
+    planner.tensor(tokens, model.config.hidden_size, model.dtype);
+  planner.tensor(tokens, model.config.head_dim, DType::f32);  // of the rotations,
   for (int i = 0; i < 2; ++i)
     planner.tensor(1, tokens + 1, DType::i32);  // and of where sequences begin: at most one a token
   return planner.used_bytes();
@@ -35,7 +35,10 @@ void apply_subblock(Tensor x, const SubblockWeights& weights, const ModelConfig&
 }  // namespace
 
 ReplaceOneScorer::ReplaceOneScorer(const Model& teacher, int64_t batch_tokens, Context& ctx)
-    : teacher_(teacher), ctx_(ctx), memory_(make_arena(bytes_for(teacher, batch_tokens), ctx)) {}
+    : ReplaceOneScorer(teacher, teacher, batch_tokens, ctx) {}
+
+ReplaceOneScorer::ReplaceOneScorer(const Model& teacher, const Model& model, int64_t batch_tokens, Context& ctx)
+    : teacher_(teacher), model_(model), ctx_(ctx), memory_(make_arena(bytes_for(model, batch_tokens), ctx)) {}
 
 void ReplaceOneScorer::start_batch(const ScoringBatch& batch) {
   batch_ = batch;
@@ -48,37 +51,49 @@ void ReplaceOneScorer::start_batch(const ScoringBatch& batch) {
   residual_.clear();
   hidden_ = memory_.tensor(N, config.hidden_size, teacher_.dtype);
   x_ = memory_.tensor(N, config.hidden_size, teacher_.dtype);
-  embed(x_, teacher_, batch.tokens, ctx_);
-  for (const BlockWeights& block : teacher_.blocks)
-    for (Subblock s : {Subblock::attention, Subblock::ffn}) {
-      residual_.push_back(memory_.tensor(N, config.hidden_size, teacher_.dtype));
-      copy(residual_.back(), x_, ctx_);
-      apply_subblock(x_, block.of(s), config, sequences_->view(), ctx_);
-    }
+  const auto run = [&](const Model& model, bool keep) {
+    embed(x_, model, batch.tokens, ctx_);
+    for (const BlockWeights& block : model.blocks)
+      for (Subblock s : {Subblock::attention, Subblock::ffn}) {
+        if (keep) {
+          residual_.push_back(memory_.tensor(N, config.hidden_size, teacher_.dtype));
+          copy(residual_.back(), x_, ctx_);
+        }
+        apply_subblock(x_, block.of(s), config, sequences_->view(), ctx_);
+      }
+  };
+  run(teacher_, &model_ == &teacher_);
   final_norm_forward(hidden_, teacher_, x_, ctx_);
+  if (&model_ != &teacher_) run(model_, true);
 }
 
 SequenceMetrics ReplaceOneScorer::teacher_metrics() { return measure(hidden_); }
 
 SequenceMetrics ReplaceOneScorer::score(const LibraryEntry& entry) {
   const Replacement& r = entry.replacement;
+  std::vector<SubblockWeights> instead;
+  for (const Subblock s : {Subblock::attention, Subblock::ffn})
+    if (entry.of(s)) instead.push_back(*entry.of(s));
+  return score(2 * static_cast<size_t>(r.first_layer) + (entry.attention ? 0 : 1),
+               2 * static_cast<size_t>(r.last_layer()) + (entry.ffn ? 2 : 1), instead);
+}
+
+SequenceMetrics ReplaceOneScorer::score(size_t first, size_t last, std::span<const SubblockWeights> instead) {
   const ModelConfig& config = teacher_.config;
-  const size_t first = 2 * static_cast<size_t>(r.first_layer) + (entry.attention ? 0 : 1);
-  copy(x_, residual_[first], ctx_);
-  for (size_t i = first; i < residual_.size(); ++i) {
-    const auto layer = static_cast<int64_t>(i / 2);
-    if (layer > r.first_layer && layer <= r.last_layer()) continue;  // its block stands for this layer, too
-    const Subblock s = i % 2 == 0 ? Subblock::attention : Subblock::ffn;
-    const bool replaced = layer == r.first_layer && entry.of(s);
-    const SubblockWeights& weights = replaced ? *entry.of(s) : teacher_.blocks[i / 2].of(s);
+  CHECK(first <= last && last <= residual_.size(), "subblocks {} to {} of {}", first, last, residual_.size());
+  const auto apply = [&](const SubblockWeights& weights) {
     apply_subblock(x_, weights, config, sequences_->view(), ctx_);
-  }
-  final_norm_forward(x_, teacher_, x_, ctx_);
+  };
+  copy(x_, residual_.at(std::min(first, residual_.size() - 1)), ctx_);
+  for (const SubblockWeights& weights : instead) apply(weights);
+  for (size_t i = last; i < residual_.size(); ++i)
+    apply(model_.blocks[i / 2].of(i % 2 == 0 ? Subblock::attention : Subblock::ffn));
+  final_norm_forward(x_, model_, x_, ctx_);
   return measure(x_);
 }
 
 SequenceMetrics ReplaceOneScorer::measure(Tensor hidden) {
-  return sequence_metrics(hidden, teacher_, hidden_, teacher_, batch_, ctx_);
+  return sequence_metrics(hidden, model_, hidden_, teacher_, batch_, ctx_);
 }
 
 SequenceMetrics sequence_metrics(Tensor student_hidden, const Model& student, Tensor teacher_hidden,

@@ -33,31 +33,37 @@ struct ScoringBatch {
 /// Scores of a batch for each sequence: means over its tokens (over those with a target for lm_loss).
 using SequenceMetrics = std::vector<MetricValues>;
 
-/// Replace-one scoring (Bercovich et al. 2024, arXiv:2411.19146, section 4): the teacher with one replacement.
+/// Replace-one scoring (Bercovich et al. 2024, arXiv:2411.19146, section 4): a model with one replacement, beside the
+/// teacher. The model is the teacher itself, or a student in whose context replacements are scored.
 ///
-/// The residual stream of the teacher before and inside every layer is computed once a batch, so a replacement costs
-/// its own layer and those behind it. The products have the shapes of a whole forward pass, so a score equals that of
-/// the model assembled naively, bit for bit.
+/// The residual stream of the model before and inside every layer is computed once a batch, so a replacement costs its
+/// own layer and those behind it. The products have the shapes of a whole forward pass, so a score equals that of the
+/// model assembled naively, bit for bit.
 class ReplaceOneScorer {
  public:
   /// Batches of at most `batch_tokens` tokens.
   ReplaceOneScorer(const Model& teacher, int64_t batch_tokens, Context& ctx);
+  ReplaceOneScorer(const Model& teacher, const Model& model, int64_t batch_tokens, Context& ctx);
 
-  /// Runs the teacher on a batch. The batch's memory must stay until the next call.
+  /// Runs teacher and model on a batch. The batch's memory must stay until the next call.
   void start_batch(const ScoringBatch& batch);
 
   int64_t memory_bytes() const { return memory_.used_bytes(); }  ///< after start_batch
 
   SequenceMetrics teacher_metrics();
+  /// Of a replacement in the teacher; the model must have a block for every layer.
   SequenceMetrics score(const LibraryEntry& entry);
+  /// Of the model with its subblocks [first, last) exchanged for others, in the order in which they run (attention and
+  /// ffn of block 0, of block 1, …).
+  SequenceMetrics score(size_t first, size_t last, std::span<const SubblockWeights> instead);
 
  private:
   SequenceMetrics measure(Tensor hidden);
 
-  const Model& teacher_;
+  const Model &teacher_, &model_;
   Context& ctx_;
   Arena memory_;
-  std::vector<Tensor> residual_;  // (N, H) before each subblock: 2 L
+  std::vector<Tensor> residual_;  // (N, H) before each subblock of the model
   Tensor hidden_, x_;             // the teacher's and a student's hidden state before the head
   ScoringBatch batch_;
   std::optional<SequenceBatch> sequences_;
