@@ -1,7 +1,6 @@
 #include "blocks/library.h"
 
 #include "blocks/safetensors.h"
-#include "kernels/transfer.h"
 
 namespace tangram {
 namespace {
@@ -80,25 +79,20 @@ LibraryEntry load_entry(const std::filesystem::path& library, const Replacement&
   return entry;
 }
 
-LibraryEntry move_entry(const LibraryEntry& entry, const ModelConfig& config, Context& ctx) {
+LibraryEntry move_entry(const LibraryEntry& entry, const ModelConfig& config, Arena& memory, Context& ctx) {
   if (ctx.device == Device::cpu) return entry;
   LibraryEntry moved = entry;
-  const auto lay_out = [&](Arena& arena) {
-    for (Subblock s : kSubblocks)
-      if (entry.of(s)) moved.of(s) = make_weights(entry.of(s)->choice, config, entry.of(s)->norm.dtype, arena);
-  };
-  Arena planner = Arena::planner(ctx.device);
-  lay_out(planner);
-  const auto memory = std::make_shared<Arena>(planner.used_bytes(), ctx.device);
-  lay_out(*memory);
-  for (Subblock s : kSubblocks) {
-    if (!entry.of(s) || entry.of(s)->choice.variant->no_op) continue;
-    transfer(moved.of(s)->norm, entry.of(s)->norm, ctx);
-    for (size_t i = 0; i < entry.of(s)->params.size(); ++i)
-      transfer(moved.of(s)->params[i].values, entry.of(s)->params[i].values, ctx);
-  }
-  moved.memory = {memory};
+  moved.memory.clear();
+  for (Subblock s : kSubblocks)
+    if (entry.of(s)) moved.of(s) = copy_weights(*entry.of(s), config, memory, ctx);
   return moved;
+}
+
+int64_t entry_bytes(const Replacement& r, const ModelConfig& config, DType dtype) {
+  Arena planner = Arena::planner();
+  for (Subblock s : kSubblocks)
+    if (r.of(s)) make_weights(*r.of(s), config, dtype, planner);
+  return planner.used_bytes();
 }
 
 Model assemble(const Model& teacher, std::span<const LibraryEntry> entries) {

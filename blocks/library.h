@@ -33,8 +33,10 @@ void save_entry(const std::filesystem::path& library, const LibraryEntry& entry,
 /// file if it is missing, damaged, of other shapes, or not in the teacher's dtype.
 LibraryEntry load_entry(const std::filesystem::path& library, const Replacement& replacement, const Model& teacher);
 
-/// The entry in the memory of the context's device; where it is there already, the entry itself.
-LibraryEntry move_entry(const LibraryEntry& entry, const ModelConfig& config, Context& ctx);
+/// The entry in `memory` of the context's device; on the CPU, the entry itself.
+LibraryEntry move_entry(const LibraryEntry& entry, const ModelConfig& config, Arena& memory, Context& ctx);
+/// Bytes that a replacement's entry takes there.
+int64_t entry_bytes(const Replacement& replacement, const ModelConfig& config, DType dtype);
 
 /// The teacher with these entries, whose weights are shared, not copied. Where a span stands for several layers the
 /// student has one block, and `config.num_hidden_layers` says how many it has in all. Throws Error if two entries stand

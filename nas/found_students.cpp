@@ -61,7 +61,7 @@ Table block_table(const ChosenArchitecture& student) {
                           block.attention, block.ffn,
                           block.layers > 1 ? "as one block"
                           : block.together ? "together"
-                                           : "apart"});
+                                           : "as the sum of its parts"});
     first = next;
   }
   return table;

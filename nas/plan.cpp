@@ -15,6 +15,7 @@
 #include "nas/run_files.h"
 #include "nas/stage_distill.h"
 #include "nas/training_loop.h"
+#include "puzzle/entry_stream.h"
 
 namespace tangram {
 namespace {
@@ -79,6 +80,10 @@ void add_least_squares(RunPlan& plan, std::span<const Replacement> replacements)
   plan.host.push_back({"least-squares solution at a layer's start", static_cast<int64_t>(most)});
 }
 
+int64_t scored_sequences(const SearchConfig& config) {
+  return std::max<int64_t>(1, config.score.tokens / config.data.sequence_length);
+}
+
 class Planner {
  public:
   Planner(const SearchConfig& config, const ModelConfig& teacher, const PlanMachine& machine)
@@ -98,9 +103,45 @@ class Planner {
     return plan_.stages[0];
   }
 
+  /// Scoring alone, so many sequences at once.
+  StagePlan score(int64_t at_once) const {
+    const int64_t T = config_.data.sequence_length, sequences = scored_sequences(config_);
+    const Batch batch = blank_batch(at_once * T, T);
+    Context planning({.device = machine_.device, .planning = true});
+    ReplaceOneScorer scorer(whole_.model, at_once * T, planning);
+    scorer.start_batch({batch.tokens, batch.targets, batch.lengths, T});
+    scorer.teacher_metrics();
+    std::vector<Replacement> changed;
+    for (const Replacement& r : all_replacements(search_space(config_, teacher_.config), teacher_.config)) {
+      Arena memory = Arena::planner(machine_.device);
+      LibraryEntry entry{.replacement = r, .attention = {}, .ffn = {}, .memory = {}};
+      bool is_teacher = true;
+      for (const Subblock s : {Subblock::attention, Subblock::ffn})
+        if (r.of(s)) {
+          entry.of(s) = make_weights(*r.of(s), teacher_.config, dtype_, memory);
+          is_teacher = is_teacher && *r.of(s) == teacher_choice(s, teacher_.config);
+        }
+      if (is_teacher) continue;
+      scorer.score(entry);
+      changed.push_back(r);
+    }
+    const bool on_gpu = machine_.device == Device::cuda;  // elsewhere entries stay in the files' pages
+    StagePlan stage{
+        .name = "score",
+        .detail = fmt::format("{} replacements, {} tokens, {} at once", changed.size(), sequences * T, at_once * T),
+        .memory = {{"teacher", whole_.bytes()},
+                   {"two replacements", on_gpu ? EntryStream::device_bytes(changed, teacher_.config, dtype_) : 0},
+                   {"residual streams", scorer.memory_bytes()},
+                   {"workspace of operations", planning.scratch.peak_bytes()}}};
+    stage.flops = (planning.matmul_flops + planning.attention_flops) * double(sequences) / double(at_once);
+    stage.tokens = double(sequences * T);
+    finish_stage(stage, dtype_, machine_);
+    return stage;
+  }
+
   RunPlan run() {
     plan_distill();
-    plan_score();
+    plan_.stages.push_back(score(sequences_at_once(config_, teacher_.config, scored_sequences(config_), machine_)));
     plan_uptrain();
     return std::move(plan_);
   }
@@ -177,41 +218,6 @@ class Planner {
     const double layer_seconds = stage.seconds / double(L);
     if (depth_first && layer_seconds > 0)
       plan_.disk_rate = double(boundary) * double(streams_read(run.replacements)) / layer_seconds;
-  }
-
-  void plan_score() {
-    const int64_t T = config_.data.sequence_length;
-    const int64_t sequences = std::max<int64_t>(1, config_.score.tokens / T);
-    const int64_t at_once = std::clamp<int64_t>(kScoringTokens / T, 1, sequences);
-    const Batch batch = blank_batch(at_once * T, T);
-    Context planning({.device = machine_.device, .planning = true});
-    ReplaceOneScorer scorer(whole_.model, at_once * T, planning);
-    scorer.start_batch({batch.tokens, batch.targets, batch.lengths, T});
-    scorer.teacher_metrics();
-    int64_t entry_bytes = 0, count = 0;
-    for (const Replacement& r : all_replacements(search_space(config_, teacher_.config), teacher_.config)) {
-      Arena memory = Arena::planner(machine_.device);
-      LibraryEntry entry{.replacement = r, .attention = {}, .ffn = {}, .memory = {}};
-      bool is_teacher = true;
-      for (const Subblock s : {Subblock::attention, Subblock::ffn})
-        if (r.of(s)) {
-          entry.of(s) = make_weights(*r.of(s), teacher_.config, dtype_, memory);
-          is_teacher = is_teacher && *r.of(s) == teacher_choice(s, teacher_.config);
-        }
-      if (is_teacher) continue;
-      scorer.score(entry);
-      entry_bytes = std::max(entry_bytes, memory.used_bytes()), ++count;
-    }
-    StagePlan stage{.name = "score",
-                    .detail = fmt::format("{} replacements, {} tokens", count, sequences * T),
-                    .memory = {{"teacher", whole_.bytes()},
-                               {"largest replacement", entry_bytes},
-                               {"residual streams", scorer.memory_bytes()},
-                               {"workspace of operations", planning.scratch.peak_bytes()}}};
-    stage.flops = (planning.matmul_flops + planning.attention_flops) * double(sequences) / double(at_once);
-    stage.tokens = double(sequences * T);
-    finish_stage(stage, dtype_, machine_);
-    plan_.stages.push_back(std::move(stage));
   }
 
   void plan_uptrain() {
@@ -291,6 +297,20 @@ std::string memory_advice(const SearchConfig& config, const ModelConfig& teacher
 
 }  // namespace
 
+int64_t sequences_at_once(const SearchConfig& config, const ModelConfig& teacher, int64_t sequences,
+                          const PlanMachine& machine) {
+  constexpr int64_t kMost = 4;
+  const auto at_once = [&](int64_t times) {
+    return std::clamp<int64_t>(times * kScoringTokens / config.data.sequence_length, 1, sequences);
+  };
+  if (machine.device == Device::cpu) return at_once(1);
+  PlanMachine part = machine;
+  part.memory_bytes = (machine.memory_bytes + machine.in_use_bytes) / 4 * 3;
+  int64_t times = kMost;
+  while (times > 1 && !Planner(config, teacher, part).score(at_once(times)).fits(part)) times /= 2;
+  return at_once(times);
+}
+
 PlanMachine known_gpu(const std::string& name) {
   for (const PlanMachine& gpu : kGpus)
     if (gpu.name == name) return gpu;
@@ -316,7 +336,10 @@ PlanMachine this_gpu() {
   if (gpus.empty()) throw bad_input("no GPU is to be seen here");
   PlanMachine machine = known_gpu(gpus[0].compute_capability >= 90 ? "h200" : "a100-80gb");
   machine.name = fmt::format("{} ({} in all)", gpus[0].name, format_bytes(double(gpus[0].memory_bytes)));
-  if constexpr (kCudaBuilt) machine.memory_bytes = cuda::memory_state().free_bytes;  // the context has taken its part
+  if constexpr (kCudaBuilt) {
+    const auto [free_bytes, total_bytes] = cuda::memory_state();  // the context has taken its part
+    machine.memory_bytes = free_bytes, machine.in_use_bytes = total_bytes - free_bytes;
+  }
   machine.resident_bytes = kLibraryBytes;
   return machine;
 }

@@ -16,6 +16,7 @@ struct PlanMachine {
   double f32_flops = 0, bf16_flops = 0;  ///< per second, of large matrix products
   double efficiency = 0;  ///< part of that rate which a stage reaches, all its other work and waits included
   std::optional<int64_t> disk_bytes = {};  ///< free for a run; unknown: not checked
+  int64_t in_use_bytes = 0;                ///< memory beside memory_bytes, which others use now
 
   double flops(DType dtype) const { return efficiency * (dtype == DType::f32 ? f32_flops : bf16_flops); }
 };
@@ -65,6 +66,12 @@ struct RunPlan {
 };
 
 RunPlan plan_run(const SearchConfig& config, const ModelConfig& teacher, const PlanMachine& machine);
+
+/// How many of `sequences` sequences `score` takes at once: about kScoringTokens tokens of them; on a GPU, where larger
+/// products are faster and each entry of the library is moved once a batch, up to four times as many if they take no
+/// more than three quarters of its memory. It does not depend on what others use of it.
+int64_t sequences_at_once(const SearchConfig& config, const ModelConfig& teacher, int64_t sequences,
+                          const PlanMachine& machine);
 
 /// Throws Error (infeasible) if a stage of the plan does not fit into the machine's memory, with settings with which it
 /// would.

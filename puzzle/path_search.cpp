@@ -4,12 +4,18 @@
 #include <cmath>
 #include <numeric>
 
+#include "puzzle/labels.h"
 #include "puzzle/swaps.h"
 
 namespace tangram {
 namespace {
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
+// Labels are tried after so many nodes, then after eight times as many, and so on, each time with so many labels a node
+// as take about as long: whichever way suits a problem, the other costs little beside it.
+constexpr int64_t kFirstNodes = 400;
+constexpr size_t kLabelsOfNode = 150, kLabelsAtMost = 8'000'000;
+constexpr size_t kBoundedRows = 6;
 constexpr size_t kOpenAtMost = 50'000;  // nodes; beyond, the newest go first, which needs little memory
 
 /// A part of the paths that is still to be searched: those over `arcs`.
@@ -51,6 +57,7 @@ class PathSearch {
     while (!open_.empty() && result_.value > options_.enough && open_.front().bound <= options_.hopeless) {
       if (std::chrono::steady_clock::now() > options_.deadline) break;
       branch(take());
+      if (result_.nodes >= next_labels_ && variant_count_ == 0 && options_.slack.empty()) try_labels();
     }
     // All that was cut off is no better than this.
     result_.bound = result_.value == kInfinity ? kInfinity : options_.gap > 0 ? needless() : result_.value;
@@ -76,6 +83,31 @@ class PathSearch {
     if (open_.empty()) return;
     if (variant_count_ > 0) find_few_variants(open_.front());
     compact(open_.front());
+    root_multipliers_ = open_.front().multipliers;
+  }
+
+  void try_labels() {
+    next_labels_ = 8 * result_.nodes;
+    LabelOptions options{.multipliers = {root_multipliers_},
+                         .below = needless(),
+                         .labels_at_most = std::min(kLabelsAtMost, kLabelsOfNode * static_cast<size_t>(result_.nodes)),
+                         .deadline = options_.deadline};
+    // Dearer and cheaper limits, one by one and together, cut off what has used too much or too little of them.
+    for (const double factor : {0.7, 0.9, 1.1, 1.4}) {
+      std::vector<double> all = root_multipliers_;
+      for (size_t k = 0; k < all.size(); ++k) {
+        all[k] *= factor;
+        if (root_multipliers_[k] == 0 || k >= kBoundedRows) continue;
+        options.multipliers.push_back(root_multipliers_);
+        options.multipliers.back()[k] *= factor;
+      }
+      options.multipliers.push_back(all);
+    }
+    const auto found = [&](std::vector<int32_t> arcs) {
+      consider(network_, path_of(network_, std::move(arcs)));
+      return needless();
+    };
+    if (search_by_labels(network_, options, found)) open_.clear();
   }
 
   void offer(const std::vector<int32_t>& ids) {
@@ -233,10 +265,30 @@ class PathSearch {
     std::vector<double> part(network_.arc_count());  // of the combination
     for (size_t p = 0; p < node.paths.size(); ++p)
       for (const int32_t a : node.paths[p]) part[static_cast<size_t>(a)] += node.parts[p];
-    if (const int32_t v = variant_to_decide(node, part); v >= 0)
+    if (variant_count_ == 0)
+      branch_on_layer(node, part);
+    else if (const int32_t v = variant_to_decide(node, part); v >= 0)
       branch_on_variant(node, v);
     else
-      branch_on_layer(node, part);
+      search_decided(node);
+  }
+
+  // Where the variants do not matter any more, a search of its own does the rest.
+  void search_decided(const Node& node) {
+    Network part = part_of(node.arcs);
+    part.variants.clear();
+    PathSearchOptions options = options_;
+    options.multipliers = node.multipliers;
+    PathSearch search(part, options, judge_);
+    search.result_.value = result_.value, search.result_.ids = result_.ids, search.margin_ = margin_;
+    PathSearchResult found = search.run({});
+    result_.value = found.value, result_.ids = std::move(found.ids), result_.nodes += found.nodes;
+    margin_ = search.margin_;
+    if (found.bound >= needless()) return;
+    Node left = node;  // out of time
+    left.bound = found.bound;
+    open_.push_back(std::move(left));
+    std::push_heap(open_.begin(), open_.end(), has_higher_bound);
   }
 
   // The one that the combination uses most, while more may be used than a path may have; else -1.
@@ -314,6 +366,8 @@ class PathSearch {
   const Judge& judge_;
   PathSearchResult result_;
   std::vector<Node> open_;  // a heap
+  std::vector<double> root_multipliers_;
+  int64_t next_labels_ = kFirstNodes;
   size_t variant_count_ = 0;
   double margin_ = 0;
   double ceiling_ = kInfinity;  // no path's objective is above it

@@ -117,12 +117,17 @@ static std::vector<int32_t> entry_of_slot(const Problem& problem, const Solution
   return entries;
 }
 
-int64_t layers_that_differ(const Problem& problem, const Solution& a, const Solution& b) {
+std::vector<char> layers_differing(const Problem& problem, const Solution& a, const Solution& b) {
   const std::vector<int32_t> of_a = entry_of_slot(problem, a), of_b = entry_of_slot(problem, b);
-  int64_t count = 0;
+  std::vector<char> differs;
   for (size_t slot = 0; slot < of_a.size(); slot += 2)
-    count += of_a[slot] != of_b[slot] || of_a[slot + 1] != of_b[slot + 1];
-  return count;
+    differs.push_back(of_a[slot] != of_b[slot] || of_a[slot + 1] != of_b[slot + 1]);
+  return differs;
+}
+
+int64_t layers_that_differ(const Problem& problem, const Solution& a, const Solution& b) {
+  const std::vector<char> differs = layers_differing(problem, a, b);
+  return std::count(differs.begin(), differs.end(), 1);
 }
 
 std::string explain(const Problem& problem, const SolveResult& result) {

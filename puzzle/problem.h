@@ -126,6 +126,7 @@ Problem with_entries(Problem problem, const std::function<bool(const Entry&)>& i
 
 /// In how many layers two solutions differ: some slot of the layer is filled by another entry.
 int64_t layers_that_differ(const Problem& problem, const Solution& a, const Solution& b);
+std::vector<char> layers_differing(const Problem& problem, const Solution& a, const Solution& b);  ///< (layers)  which
 
 /// For people: which limits of an infeasible problem cannot be met together, what each could be met at, and what comes
 /// nearest to meeting them all. One line a limit, and one for the nearest.

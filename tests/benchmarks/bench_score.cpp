@@ -31,7 +31,7 @@ Shape shape_of(const BenchOptions& o) {
     return c;
   };
   if (o.tiny) return {set(100, 64, 256, 2, 4, 2, 16), {"gqa_1"}, 1, 16};
-  if (o.device == Device::cuda) return {set(128256, 4096, 14336, 16, 32, 8, 128), {"gqa_4", "gqa_2", "gqa_1"}, 2, 2048};
+  if (o.device == Device::cuda) return {set(128256, 4096, 14336, 16, 32, 8, 128), {"gqa_4", "gqa_2", "gqa_1"}, 8, 2048};
   return {set(8192, 512, 2048, 8, 8, 4, 64), {"gqa_2", "gqa_1"}, 2, 512};
 }
 

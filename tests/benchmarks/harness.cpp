@@ -135,6 +135,7 @@ void Bench::add(const BenchRow& row) {
 void Bench::finish() {
   const int threads = context->threads;
   context.reset();
+  if (rows_.empty()) return;
   for (const DType dtype : options.dtypes) {
     std::vector<std::string> works;
     for (const BenchRow& row : rows_)

@@ -87,5 +87,6 @@ void bench_score(Bench& bench);
 void bench_bld(Bench& bench);
 void bench_depth_first(Bench& bench);
 void bench_model(Bench& bench);
+void bench_search(Bench& bench);  ///< prints tables of its own
 
 }  // namespace tangram

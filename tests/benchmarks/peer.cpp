@@ -41,8 +41,8 @@ std::map<std::string, std::vector<PeerTime>> time_peers(const std::vector<std::s
   std::istringstream pythons(peers ? peers : "");
   for (std::string python; std::getline(pythons, python, ':');) {
     std::string command = fmt::format(
-        "timeout {} '{}' '{}/peer_torch.py' --device {} --dtype {} --threads {}", options.seconds, python,
-        benchmarks_folder(), options.device == Device::cuda ? "cuda" : "cpu", name_of(options.dtype), options.threads);
+        "timeout {} '{}' '{}/{}' --device {} --dtype {} --threads {}", options.seconds, python, benchmarks_folder(),
+        options.script, options.device == Device::cuda ? "cuda" : "cpu", name_of(options.dtype), options.threads);
     for (const std::string& work : works) command += " " + work;
     run_peer(times, command);
   }

@@ -19,11 +19,13 @@ struct PeerOptions {
   DType dtype;
   int threads;
   int seconds;  ///< the most that one Python may take; what it has measured until then counts
+  std::string script = "peer_torch.py";
 };
 
-/// Runs peer_torch.py with every Python named in the environment variable TANGRAM_PEERS, separated by ':', such as
-/// /usr/bin/python3:venv/bin/python; none without it. `works` are as peer_torch.py describes them ("rmsnorm_forward:
-/// 16384,8192"). The result has the times of each work that was done; what went wrong is said on stderr.
+/// Runs a script of this folder with every Python named in the environment variable TANGRAM_PEERS, separated by ':',
+/// such as /usr/bin/python3:venv/bin/python; none without it. `works` are as the script describes them
+/// ("rmsnorm_forward: 16384,8192"). The result has the times of each work that was done; what went wrong is said on
+/// stderr.
 std::map<std::string, std::vector<PeerTime>> time_peers(const std::vector<std::string>& works,
                                                         const PeerOptions& options);
 

@@ -1,5 +1,6 @@
 #include "cublasLt.h"
 
+#include <algorithm>
 #include <vector>
 
 #include "kernels/dtype.h"
@@ -27,22 +28,24 @@ void multiply(const cublasLtMatmulDescOpaque& operation, float scale, const void
               bool backwards) {
   const auto [transpose_a, transpose_b] = operation.transpose;
   const int64_t m = layout_d->rows, n = layout_d->cols, k = transpose_a ? layout_a->rows : layout_a->cols;
-  const std::vector<float> rows_a = rows_of(a, layout_a, transpose_a), cols_b = rows_of(b, layout_b, !transpose_b);
-  for (int64_t j = 0; j < n; ++j)
+  const std::vector<float> cols_a = rows_of(a, layout_a, !transpose_a), cols_b = rows_of(b, layout_b, !transpose_b);
+  std::vector<float> sums(static_cast<size_t>(m));
+  for (int64_t j = 0; j < n; ++j) {
+    std::fill(sums.begin(), sums.end(), 0.0f);
+    for (int64_t step = 0; step < k; ++step) {
+      const int64_t l = backwards ? k - 1 - step : step;
+      const float *x = &cols_a[size_t(l * m)], y = cols_b[size_t(j * k + l)];
+      for (int64_t i = 0; i < m; ++i) sums[size_t(i)] += x[i] * y;
+    }
     for (int64_t i = 0; i < m; ++i) {
-      const float *x = &rows_a[size_t(i * k)], *y = &cols_b[size_t(j * k)];
-      float sum = 0;
-      if (backwards)
-        for (int64_t l = k; l-- > 0;) sum += x[l] * y[l];
-      else
-        for (int64_t l = 0; l < k; ++l) sum += x[l] * y[l];
       const int64_t at = j * layout_d->stride + i;
-      const float before = keep == 0 ? 0 : keep * element(d, layout_d, i, j);
+      const float sum = sums[size_t(i)], before = keep == 0 ? 0 : keep * element(d, layout_d, i, j);
       if (layout_d->type == CUDA_R_32F)
         static_cast<float*>(d)[at] = scale * sum + before;
       else
         static_cast<tangram::bf16*>(d)[at] = tangram::bf16(scale * sum + before);
     }
+  }
 }
 
 }  // namespace

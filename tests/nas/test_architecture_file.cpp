@@ -89,7 +89,7 @@ TEST(ArchitectureFile, WhatIsWrongIsRefusedWithItsPlace) {
               HasSubstr("a.yaml:6:12: predicted: found 'none'; must be a map"));
   EXPECT_THAT(refused("  - {attention: gqa_1, ffn: ffn_48, trained: apart}\n", ""),
               HasSubstr("architecture student: 2 blocks for 2 layers; the teacher has 3"));
-  EXPECT_THAT(refused("gqa_1", "gqa_3"), HasSubstr("a.yaml:10:17: "));
+  EXPECT_THAT(refused("gqa_1", "gqa_3"), HasSubstr("a.yaml:10:5: gqa_3"));
   EXPECT_THAT(refused("trained: apart", "trained: maybe"),
               HasSubstr("a.yaml:10:5: trained: found 'maybe'; must be together or apart"));
   EXPECT_THAT(refused(", trained: apart", ""), HasSubstr("a.yaml:10:5: no key 'trained'"));

@@ -84,6 +84,23 @@ TEST(Plan, HasNoPartOfLessThanNothing) {
     }
 }
 
+TEST(Plan, ScoresMoreAtOnceWhereTheGpuHasRoom) {
+  const SearchConfig config =
+      read_search_config(kConfigs / "llama-3.1-8b.yaml", std::vector<std::string>{"data.sequence_length=1024"});
+  const ModelConfig teacher = read_config(config.teacher.folder).config;
+  const auto tokens = [&](const PlanMachine& machine, int64_t sequences = 1000) {
+    return 1024 * sequences_at_once(config, teacher, sequences, machine);
+  };
+  PlanMachine gpu = known_gpu("h200");
+  EXPECT_EQ(tokens(gpu), 4 * kScoringTokens);
+  EXPECT_EQ(tokens(gpu, 5), 5 * 1024) << "there are no more";
+  gpu.in_use_bytes = gpu.memory_bytes / 3 * 2, gpu.memory_bytes -= gpu.in_use_bytes;
+  EXPECT_EQ(tokens(gpu), 4 * kScoringTokens) << "others' use of it would change the last bits of scores";
+  gpu.memory_bytes = int64_t{20} << 30, gpu.in_use_bytes = 0;
+  EXPECT_EQ(tokens(gpu), kScoringTokens);
+  EXPECT_EQ(tokens({}), kScoringTokens);
+}
+
 TEST(Plan, RefusesTooLittleMemoryAndSaysWhatToChange) {
   const Outcome outcome =
       call({kConfigs / "llama-3.1-70b.yaml", "--gpu", "h200", "--set", "distill.order=breadth_first"});
