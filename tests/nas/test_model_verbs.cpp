@@ -409,7 +409,9 @@ TEST_F(ModelVerbsTest, InspectShowsTheStagesAndStudentsOfARun) {
   const Outcome late = call({"inspect", run});
   EXPECT_EQ(late.code, 0) << late.err;
   EXPECT_THAT(late.out, testing::ContainsRegex("half +mip +kl_divergence +yes +2 KiB +0.25000\n"));
-  EXPECT_THAT(late.out, testing::ContainsRegex("\n +0-1 +gqa_1 +no_op +as the sum of its parts\n +2 +no_op +ffn_48 +as the sum of its parts\n"));
+  EXPECT_THAT(late.out,
+              testing::ContainsRegex(
+                  "\n +0-1 +gqa_1 +no_op +as the sum of its parts\n +2 +no_op +ffn_48 +as the sum of its parts\n"));
   const json result = call_json({"inspect", run});
   EXPECT_EQ(result.at("stages").at("distill"), "not complete yet");
   EXPECT_EQ(result.at("architectures").at(0).at("blocks").at(2).at("ffn"), "ffn_48");
