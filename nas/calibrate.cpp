@@ -33,12 +33,13 @@ void add_points(std::vector<TimedPoint>& points, const std::string& name, const 
     points.push_back({name + ", decode", costs.decode_seconds, [part](const Hardware& h) { return part(h).decode; }});
 }
 
-// Everything that was measured, once: layers of one model have equal shapes.
-std::vector<TimedPoint> measured_points(const ScoreTable& table, const ModelConfig& config) {
+// All that was measured for the scenarios, once: layers of one model have equal shapes.
+std::vector<TimedPoint> measured_points(const ScoreTable& table, const std::vector<Scenario>& scenarios,
+                                        const ModelConfig& config) {
   std::vector<TimedPoint> points;
-  for (size_t s = 0; s < table.scenarios.size(); ++s) {
+  for (const Scenario& scenario : scenarios) {
+    const size_t s = scenario_index(table, scenario.name);
     if (table.sources[s].name != kMeasured) continue;
-    const Scenario scenario = table.scenarios[s];
     std::set<std::string> done;
     for (const TableRow& row : table.rows) {
       if (!row.attention.empty() && !row.ffn.empty()) continue;  // a sum of two that stand alone
@@ -130,7 +131,7 @@ void calibrate_hardware(const SearchConfig& config, Context& ctx, const VerbInpu
         place_of(config, "hardware"));
   const ModelConfig teacher = read_config(teacher_path(config, config.run_dir)).config;
   const ScoreTable table = read_scores(scores_path(config.run_dir));
-  const std::vector<TimedPoint> points = measured_points(table, teacher);
+  const std::vector<TimedPoint> points = measured_points(table, scenarios_of(config), teacher);
   if (points.empty()) throw bad_input("{}: nothing was measured to fit to", scores_path(config.run_dir).string());
   const Hardware stated = describe_this_machine(ctx);
   const Calibration fit = calibrate(stated, points);

@@ -12,26 +12,28 @@
 namespace tangram {
 namespace {
 
-double median_seconds(int repeats, const std::function<void()>& work, Context& ctx) {
+// Of the least disturbed call.
+double least_seconds(const MeasureOptions& options, const std::function<void()>& work, Context& ctx) {
   work();  // warms caches and makes the primitives
   synchronize(ctx);
-  std::vector<double> seconds;
-  for (int i = 0; i < repeats; ++i) {
+  double least = 0, all = 0;
+  for (int i = 0; i < options.repeats || all < options.seconds_at_least; ++i) {
     const auto start = std::chrono::steady_clock::now();
     work();
     synchronize(ctx);
-    seconds.push_back(std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+    const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    least = i == 0 ? seconds : std::min(least, seconds);
+    all += seconds;
   }
-  std::nth_element(seconds.begin(), seconds.begin() + repeats / 2, seconds.end());
-  return seconds[static_cast<size_t>(repeats / 2)];
+  return least;
 }
 
 // Times a subblock, or what is outside of blocks, as a decoder runs them.
-double median_decode_seconds(int repeats, const std::function<void()>& work, Context& ctx) {
+double least_decode_seconds(const MeasureOptions& options, const std::function<void()>& work, Context& ctx) {
   Graph graph(work);
   graph.launch(ctx);  // the next is the recording
-  return median_seconds(
-      repeats, [&] { graph.launch(ctx); }, ctx);
+  return least_seconds(
+      options, [&] { graph.launch(ctx); }, ctx);
 }
 
 /// A subblock and the cache of its sequences.
@@ -112,16 +114,16 @@ Runtime measure_subblock(const Choice& choice, const ModelConfig& config, const 
   if (scenario.input_tokens > 0) {
     const std::vector<int32_t> lengths(size_t(prefill_at_once), int32_t(scenario.input_tokens));
     const SequenceBatch batch(config, lengths, {}, ctx.scratch, ctx);
-    const double seconds = median_seconds(
-        options.repeats, [&] { run(batch, 1); }, ctx);
+    const double seconds = least_seconds(
+        options, [&] { run(batch, 1); }, ctx);
     runtime.prefill_seconds = seconds * double(S) / double(prefill_at_once);
   }
   runtime.decode_seconds = integrate_decode(scenario, is_attention ? options.decode_points : 1, [&](int64_t context) {
     const std::vector<int32_t> lengths(size_t(S), 1), past(lengths.size(), static_cast<int32_t>(context));
     const SequenceBatch batch(config, lengths, past, ctx.scratch, ctx);
     const int64_t passes = ctx.device == Device::cuda ? std::max(count, kPasses) : 1;
-    return median_decode_seconds(
-               options.repeats, [&] { run(batch, passes); }, ctx) /
+    return least_decode_seconds(
+               options, [&] { run(batch, passes); }, ctx) /
            double(passes);
   });
   return runtime;
@@ -140,8 +142,8 @@ Runtime measure_outside(const ModelConfig& config, const Scenario& scenario, con
   const Tensor hidden = ctx.scratch.tensor(S, H, model.dtype), logits = ctx.scratch.tensor(S, V, DType::f32);
   const std::vector<int32_t> ids(static_cast<size_t>(S), 0);
   const Indices tokens = send(ids, ctx.scratch, ctx);
-  const double step = median_decode_seconds(
-      options.repeats,
+  const double step = least_decode_seconds(
+      options,
       [&] {
         embed(hidden, model, tokens, ctx);
         final_norm_forward(hidden, model, hidden, ctx);
@@ -172,7 +174,7 @@ Runtime measure_whole(const Architecture& architecture, const ModelConfig& confi
     const std::vector<int32_t> pasts(lengths.size(), static_cast<int32_t>(past));
     const SequenceBatch batch(config, lengths, pasts, ctx.scratch, ctx);
     const Indices tokens = send(std::span(ids).first(size_t(count * length)), ctx.scratch, ctx);
-    return time(options.repeats, [&] {
+    return time([&] {
       const Tensor x = hidden.row_range(0, count * length);
       model_infer(x, model, tokens, batch.view(), memory.cache, ctx);
       const WeightsAtRest at_rest(ctx);
@@ -182,13 +184,12 @@ Runtime measure_whole(const Architecture& architecture, const ModelConfig& confi
   Runtime runtime;
   if (scenario.input_tokens > 0)
     runtime.prefill_seconds =
-        double(S) / double(prompts) *
-        pass(prompts, scenario.input_tokens, 0,
-             [&](int repeats, const std::function<void()>& work) { return median_seconds(repeats, work, ctx); });
+        double(S) / double(prompts) * pass(prompts, scenario.input_tokens, 0, [&](const std::function<void()>& work) {
+          return least_seconds(options, work, ctx);
+        });
   runtime.decode_seconds = integrate_decode(scenario, options.decode_points, [&](int64_t context) {
-    return pass(S, 1, context, [&](int repeats, const std::function<void()>& work) {
-      return median_decode_seconds(repeats, work, ctx);
-    });
+    return pass(S, 1, context,
+                [&](const std::function<void()>& work) { return least_decode_seconds(options, work, ctx); });
   });
   return runtime;
 }

@@ -16,8 +16,9 @@ struct Runtime {
 /// How parts are timed. Sequences of more tokens than a prefill takes at a time are measured in part and scaled.
 struct MeasureOptions {
   int64_t prefill_tokens_at_most = 4096;
-  int decode_points = 3;  ///< context lengths at which a step is timed, from first to last output token
-  int repeats = 5;        ///< the median of so many timings counts
+  int decode_points = 3;           ///< context lengths at which a step is timed, from first to last output token
+  int repeats = 5;                 ///< timings at least, of which the fastest counts: it was disturbed least
+  double seconds_at_least = 0.02;  ///< and further ones for so long
 };
 
 /// Times one subblock with the model's own inference path (norm, variant, residual addition) on weights of random

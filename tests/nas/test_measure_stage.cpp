@@ -1,13 +1,19 @@
 // The measure stage as a whole process: what it takes, keeps, models and fits.
 
+#include <gmock/gmock.h>
+
 #include <cmath>
+#include <nlohmann/json.hpp>
 
 #include "nas/hardware_file.h"
 #include "puzzle/limits.h"
+#include "tests/nas/command_line.h"
 #include "tests/nas/search_process.h"
 
 namespace tangram {
 namespace {
+
+using testing::HasSubstr;
 
 struct MeasureStage : testing::Test {
   static Search& search() {
@@ -48,6 +54,15 @@ TEST_F(MeasureStage, LearnsHowWholesDifferFromSumsOfParts) {
   EXPECT_GE(source.prefill_error, 0.01);
   EXPECT_GE(source.decode_error, 0.01);
   EXPECT_GT(figure_error(table, teacher_rows(table), Quantity::latency, 0), 0);
+  const auto inspect = [](std::vector<std::string> options) {
+    options.insert(options.begin(), {"inspect", search().path("run/scores.h5")});
+    return call_with(options, all_stages(), all_model_verbs()).out;
+  };
+  const std::string shown = inspect({});
+  EXPECT_THAT(shown, HasSubstr("8 tokens in, 8 out, 2 sequences, f32; measured for"));
+  EXPECT_THAT(shown, HasSubstr(fmt::format("decode: whole models take {:.3f} times the sum", source.decode_factor)));
+  EXPECT_EQ(nlohmann::json::parse(inspect({"--json"})).at("scenarios").at(0).at("prefill_factor"),
+            source.prefill_factor);
 }
 
 TEST_F(MeasureStage, WhatWasMeasuredIsNotMeasuredAgain) {

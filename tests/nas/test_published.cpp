@@ -107,16 +107,18 @@ constexpr PublishedRate kRates[] = {{128, 128, 4, 2645},  {128, 1024, 4, 2975}, 
                                     {128, 2048, 4, 2786}, {128, 4096, 4, 1828}, {2048, 128, 4, 339},
                                     {2048, 2048, 4, 1336}};
 
-ModelConfig llama_70b() {
-  return read_config(std::filesystem::path(TANGRAM_SOURCE_DIR) / "configs/llama-3.1-70b").config;
+ModelConfig llama(const std::string& size) {
+  return read_config(std::filesystem::path(TANGRAM_SOURCE_DIR) / ("configs/llama-3.1-" + size)).config;
 }
+ModelConfig llama_70b() { return llama("70b"); }
 
-Serving serving_of(const PublishedRate& p, const Hardware& hardware) {
-  return best_serving(teacher_architecture(llama_70b()), llama_70b(),
+Serving serving_of(const PublishedRate& p, const Hardware& hardware, const std::string& size = "70b",
+                   int64_t sequences = 384) {
+  return best_serving(teacher_architecture(llama(size)), llama(size),
                       {.name = "load",
                        .input_tokens = p.input,
                        .output_tokens = p.output,
-                       .concurrency = 384,
+                       .concurrency = sequences,
                        .precision = Precision::fp8,
                        .tensor_parallel = p.devices},
                       hardware);
@@ -131,6 +133,37 @@ TEST(Published, RooflineOfH100PredictsTheTeacherWithin25Percent) {
     const Serving s = serving_of(p, known_hardware("h100-80gb"));
     EXPECT_NEAR(s.throughput / p.rate, 1, 0.25) << text_of(p, s);
     EXPECT_LT(std::abs(s.throughput / p.rate - 1), 2 * s.error) << "within two error bars: " << text_of(p, s);
+  }
+}
+
+// Rates of later releases (TensorRT-LLM 0.17 to 1.0, fixed lengths, up to 1024 sequences) and of the paper's RTX 4090:
+// none of them had a part in the descriptions. For 8B, whose steps are short, the model is too slow by up to a third.
+TEST(Published, RooflinePredictsOtherModelsAndMachines) {
+  struct Row {
+    const char *model, *hardware;
+    PublishedRate rate;
+    double within;
+  };
+  for (const Row& row : std::initializer_list<Row>{{"70b", "h100-80gb", {128, 128, 2, 6378 / 2.0}, 0.25},
+                                                   {"70b", "h100-80gb", {128, 2048, 2, 6651 / 2.0}, 0.25},
+                                                   {"70b", "h100-80gb", {128, 4096, 2, 4199 / 2.0}, 0.25},
+                                                   {"70b", "h100-80gb", {1000, 1000, 2, 4205 / 2.0}, 0.25},
+                                                   {"70b", "h100-80gb", {2048, 128, 2, 762 / 2.0}, 0.25},
+                                                   {"70b", "h100-80gb", {2048, 2048, 2, 3082 / 2.0}, 0.25},
+                                                   {"70b", "h200", {128, 128, 1, 3803}, 0.25},
+                                                   {"70b", "h200", {128, 2048, 1, 4336}, 0.25},
+                                                   {"70b", "h200", {1000, 1000, 1, 2909}, 0.25},
+                                                   {"70b", "h200", {2048, 128, 1, 442}, 0.25},
+                                                   {"70b", "h200", {2048, 2048, 1, 2003}, 0.25},
+                                                   {"8b", "h100-80gb", {128, 128, 1, 28312}, 0.25},
+                                                   {"8b", "h100-80gb", {128, 2048, 1, 22714}, 0.35},
+                                                   {"8b", "h100-80gb", {1000, 1000, 1, 15220}, 0.35},
+                                                   {"8b", "h100-80gb", {2048, 128, 1, 3450}, 0.25},
+                                                   {"8b", "h100-80gb", {2048, 2048, 1, 9305}, 0.35},
+                                                   {"8b", "rtx-4090", {1024, 1024, 1, 3385}, 0.25}}) {
+    const Serving s = serving_of(row.rate, known_hardware(row.hardware), row.model, 1024);
+    EXPECT_NEAR(s.throughput / row.rate.rate, 1, row.within)
+        << row.model << " on " << row.hardware << ": " << text_of(row.rate, s);
   }
 }
 

@@ -98,12 +98,15 @@ TEST(CudaScoring, SubblocksAreMeasured) {
   const Scenario scenario{
       .name = "s", .input_tokens = 4, .output_tokens = 2, .concurrency = 1, .precision = Precision::f32};
   MeasureOptions options;
-  options.repeats = 1;
+  options.repeats = 1, options.seconds_at_least = 0;
   for (const auto& [subblock, name] : {std::pair{Subblock::attention, "gqa_1"}, {Subblock::ffn, "linear"}}) {
     const Runtime time = measure_subblock(parse_choice(subblock, name, config), config, scenario, options, ctx);
     EXPECT_GT(time.prefill_seconds, 0) << name;
     EXPECT_GT(time.decode_seconds, 0) << name;
   }
+  const Runtime whole = measure_whole(teacher_architecture(config), config, scenario, options, ctx);
+  EXPECT_GT(whole.prefill_seconds, 0);
+  EXPECT_GT(whole.decode_seconds, 0);
 }
 
 }  // namespace
