@@ -55,7 +55,7 @@ class PathSearch {
     for (const std::vector<int32_t>& ids : known) offer(ids);
     start();
     while (!open_.empty() && result_.value > options_.enough && open_.front().bound <= options_.hopeless) {
-      if (std::chrono::steady_clock::now() > options_.deadline) break;
+      if (result_.nodes >= options_.nodes_at_most || std::chrono::steady_clock::now() > options_.deadline) break;
       branch(take());
       if (result_.nodes >= next_labels_ && variant_count_ == 0 && options_.slack.empty()) try_labels();
     }
@@ -279,13 +279,14 @@ class PathSearch {
     part.variants.clear();
     PathSearchOptions options = options_;
     options.multipliers = node.multipliers;
+    options.nodes_at_most -= result_.nodes;
     PathSearch search(part, options, judge_);
     search.result_.value = result_.value, search.result_.ids = result_.ids, search.margin_ = margin_;
     PathSearchResult found = search.run({});
     result_.value = found.value, result_.ids = std::move(found.ids), result_.nodes += found.nodes;
     margin_ = search.margin_;
     if (found.bound >= needless()) return;
-    Node left = node;  // out of time
+    Node left = node;  // out of time or nodes
     left.bound = found.bound;
     open_.push_back(std::move(left));
     std::push_heap(open_.begin(), open_.end(), has_higher_bound);

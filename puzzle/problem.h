@@ -48,6 +48,7 @@ struct SolverOptions {
   int64_t count = 1;              ///< solutions, each the best of those that differ enough from all before it
   double min_difference = 0;      ///< part of the layers in which any two of them differ, at least one layer
   double seconds_at_most = 3600;  ///< for each solution; running out of it is a status
+  int64_t nodes_more = 8'000;     ///< subproblems of the search for each solution after the first; then its gap is told
   double gap = 0;                 ///< a student within this part of the best objective will do; it is `feasible`
   bool plain = false;             ///< CBC alone, on the whole 0-1 program: slow, and an oracle for the other way
   std::vector<std::vector<int32_t>> known = {};  ///< students to begin from, such as those of a problem much like this
