@@ -7,6 +7,10 @@ Architecture teacher_architecture(const ModelConfig& config) {
   return Architecture(static_cast<size_t>(config.num_hidden_layers), block);
 }
 
+std::string Replacement::layers() const {
+  return layer_count == 1 ? fmt::format("{}", first_layer) : fmt::format("{}-{}", first_layer, last_layer());
+}
+
 std::string Replacement::name() const {
   CHECK(attention || ffn, "a replacement of layer {} replaces nothing", first_layer);
   if (attention && ffn) return fmt::format("block-{}-{}", attention->name(), ffn->name());

@@ -1,7 +1,6 @@
 #include "blocks/library.h"
 
 #include "blocks/safetensors.h"
-#include "kernels/transfer.h"
 
 namespace tangram {
 namespace {
@@ -37,11 +36,11 @@ SubblockWeights read_subblock(const SafeTensors& file, Subblock s, const Choice&
 }  // namespace
 
 std::filesystem::path library_path(const std::filesystem::path& library, const Replacement& r) {
-  return library / fmt::format("{}-{}", r.first_layer, r.first_layer + r.layer_count - 1) / (r.name() + ".safetensors");
+  return library / fmt::format("{}-{}", r.first_layer, r.last_layer()) / (r.name() + ".safetensors");
 }
 
 bool needs_training(const Replacement& r, const ModelConfig& config) {
-  if (is_pair(r)) return true;
+  if (is_pair(r)) return !r.attention->variant->no_op || !r.ffn->variant->no_op;
   const Subblock s = r.attention ? Subblock::attention : Subblock::ffn;
   return !r.of(s)->variant->no_op && *r.of(s) != teacher_choice(s, config);
 }
@@ -80,38 +79,50 @@ LibraryEntry load_entry(const std::filesystem::path& library, const Replacement&
   return entry;
 }
 
-LibraryEntry move_entry(const LibraryEntry& entry, const ModelConfig& config, Context& ctx) {
+LibraryEntry move_entry(const LibraryEntry& entry, const ModelConfig& config, Arena& memory, Context& ctx) {
   if (ctx.device == Device::cpu) return entry;
   LibraryEntry moved = entry;
-  const auto lay_out = [&](Arena& arena) {
-    for (Subblock s : kSubblocks)
-      if (entry.of(s)) moved.of(s) = make_weights(entry.of(s)->choice, config, entry.of(s)->norm.dtype, arena);
-  };
-  Arena planner = Arena::planner(ctx.device);
-  lay_out(planner);
-  const auto memory = std::make_shared<Arena>(planner.used_bytes(), ctx.device);
-  lay_out(*memory);
-  for (Subblock s : kSubblocks) {
-    if (!entry.of(s) || entry.of(s)->choice.variant->no_op) continue;
-    transfer(moved.of(s)->norm, entry.of(s)->norm, ctx);
-    for (size_t i = 0; i < entry.of(s)->params.size(); ++i)
-      transfer(moved.of(s)->params[i].values, entry.of(s)->params[i].values, ctx);
-  }
-  moved.memory = {memory};
+  moved.memory.clear();
+  for (Subblock s : kSubblocks)
+    if (entry.of(s)) moved.of(s) = copy_weights(*entry.of(s), config, memory, ctx);
   return moved;
 }
 
-void apply_entry(Model& model, const LibraryEntry& entry) {
-  BlockWeights& block = model.blocks.at(static_cast<size_t>(entry.replacement.first_layer));
+int64_t entry_bytes(const Replacement& r, const ModelConfig& config, DType dtype) {
+  Arena planner = Arena::planner();
   for (Subblock s : kSubblocks)
-    if (entry.of(s)) block.of(s) = *entry.of(s);
-  model.memory.insert(model.memory.end(), entry.memory.begin(), entry.memory.end());
+    if (r.of(s)) make_weights(*r.of(s), config, dtype, planner);
+  return planner.used_bytes();
+}
+
+Model assemble(const Model& teacher, std::span<const LibraryEntry> entries) {
+  Model student = teacher;
+  std::vector<bool> filled(2 * teacher.blocks.size()), absorbed(teacher.blocks.size());
+  for (const LibraryEntry& entry : entries) {
+    const Replacement& r = entry.replacement;
+    for (int64_t layer = r.first_layer; layer <= r.last_layer(); ++layer)
+      for (const Subblock s : kSubblocks) {
+        if (!entry.of(s)) continue;
+        const size_t slot = 2 * static_cast<size_t>(layer) + (s == Subblock::ffn);
+        CHECK(!filled.at(slot), "two replacements of the {} of layer {}", name_of(s), layer);
+        filled[slot] = true;
+        if (layer == r.first_layer)
+          student.blocks[static_cast<size_t>(layer)].of(s) = *entry.of(s);
+        else
+          absorbed[static_cast<size_t>(layer)] = true;
+      }
+    student.memory.insert(student.memory.end(), entry.memory.begin(), entry.memory.end());
+  }
+  size_t layer = 0;
+  std::erase_if(student.blocks, [&](const BlockWeights&) { return absorbed[layer++]; });
+  student.config.num_hidden_layers = std::ssize(student.blocks);
+  return student;
 }
 
 Model assemble(const Model& teacher, std::span<const Replacement> replacements, const std::filesystem::path& library) {
-  Model student = teacher;
-  for (const Replacement& r : replacements) apply_entry(student, load_entry(library, r, teacher));
-  return student;
+  std::vector<LibraryEntry> entries;
+  for (const Replacement& r : replacements) entries.push_back(load_entry(library, r, teacher));
+  return assemble(teacher, entries);
 }
 
 }  // namespace tangram

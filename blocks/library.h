@@ -8,7 +8,7 @@
 namespace tangram {
 
 /// The weights of a replacement, ready to stand in the teacher's place. A plain variant shares the teacher's norm,
-/// which its file does not repeat; a pair has norms of its own.
+/// which its file does not repeat; a pair or span has norms of its own.
 struct LibraryEntry {
   Replacement replacement;
   std::optional<SubblockWeights> attention, ffn;
@@ -21,7 +21,8 @@ struct LibraryEntry {
 /// File of a replacement below the library's folder: `<first>-<last>/<name>.safetensors`.
 std::filesystem::path library_path(const std::filesystem::path& library, const Replacement& replacement);
 
-/// Whether a replacement has something to train, and so a file. A lone `no_op` and the teacher's own subblock have not.
+/// Whether a replacement has something to train, and so a file. What has only `no_op` and the teacher's own subblock
+/// alone have not.
 bool needs_training(const Replacement& replacement, const ModelConfig& config);
 
 /// Writes the entry's file: tensors `attention.<parameter>`, `ffn.<parameter>`, of a pair also
@@ -32,13 +33,16 @@ void save_entry(const std::filesystem::path& library, const LibraryEntry& entry,
 /// file if it is missing, damaged, of other shapes, or not in the teacher's dtype.
 LibraryEntry load_entry(const std::filesystem::path& library, const Replacement& replacement, const Model& teacher);
 
-/// The entry in the memory of the context's device; where it is there already, the entry itself.
-LibraryEntry move_entry(const LibraryEntry& entry, const ModelConfig& config, Context& ctx);
+/// The entry in `memory` of the context's device; on the CPU, the entry itself.
+LibraryEntry move_entry(const LibraryEntry& entry, const ModelConfig& config, Arena& memory, Context& ctx);
+/// Bytes that a replacement's entry takes there.
+int64_t entry_bytes(const Replacement& replacement, const ModelConfig& config, DType dtype);
 
-/// Puts the entry's subblocks into a model. The weights are shared, not copied.
-void apply_entry(Model& model, const LibraryEntry& entry);
-
-/// The teacher with these replacements.
+/// The teacher with these entries, whose weights are shared, not copied. Where a span stands for several layers the
+/// student has one block, and `config.num_hidden_layers` says how many it has in all. Throws Error if two entries stand
+/// for the same layer's subblock.
+Model assemble(const Model& teacher, std::span<const LibraryEntry> entries);
+/// The same with entries from a library.
 Model assemble(const Model& teacher, std::span<const Replacement> replacements, const std::filesystem::path& library);
 
 }  // namespace tangram

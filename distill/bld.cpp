@@ -1,5 +1,9 @@
 #include "distill/bld.h"
 
+#include <algorithm>
+
+#include "kernels/elementwise.h"
+
 namespace tangram {
 namespace {
 
@@ -10,6 +14,25 @@ std::vector<BldLayer> lay_out(const TeacherSource& teacher, std::span<const Repl
     layers.emplace_back(l, replacements, teacher.config, teacher.dtype, options, state);
   return layers;
 }
+
+/// Residual streams of one micro-batch before the current layer and those before it, for spans, whose input lies back.
+class StreamHistory {
+ public:
+  StreamHistory(int64_t reach, Tensor like, Arena& work) {
+    for (int64_t d = 0; reach > 0 && d <= reach; ++d) streams_.push_back(work.tensor(like.rows, like.cols, like.dtype));
+  }
+  /// `residual` is the stream before the next layer.
+  void add(Tensor residual, Context& ctx) {
+    if (streams_.empty()) return;
+    std::rotate(streams_.begin(), streams_.end() - 1, streams_.end());
+    copy(streams_[0], residual, ctx);
+  }
+  /// [d]: before the layer d + 1 layers before the one that was added last.
+  std::span<const Tensor> earlier() const { return std::span(streams_).subspan(streams_.empty() ? 0 : 1); }
+
+ private:
+  std::vector<Tensor> streams_;
+};
 
 void run_step(std::span<BldLayer> layers, const TeacherSource& teacher, std::span<const Batch> micro_batches,
               int64_t steps_done, std::span<float> losses, Arena& work, Context& ctx) {
@@ -22,11 +45,17 @@ void run_step(std::span<BldLayer> layers, const TeacherSource& teacher, std::spa
     residual.push_back(work.tensor(std::ssize(batch.tokens), teacher.config.hidden_size, teacher.dtype));
     teacher.embed(residual.back(), batch.tokens, ctx);
   }
+  int64_t reach = 0;
+  for (const BldLayer& layer : layers) reach = std::max(reach, layer.reach());
+  std::vector<StreamHistory> histories;
+  for (const Tensor& x : residual) histories.emplace_back(reach, x, work);
   for (BldLayer& layer : layers) {
     const ArenaScope of_layer(work);
     layer.begin_step(work, ctx);
-    for (size_t m = 0; m < residual.size(); ++m)
-      layer.train(residual[m], batches[m].view(), teacher.layer(layer.index(), ctx), work, ctx);
+    for (size_t m = 0; m < residual.size(); ++m) {
+      histories[m].add(residual[m], ctx);
+      layer.train(residual[m], histories[m].earlier(), batches[m].view(), teacher.layer(layer.index(), ctx), work, ctx);
+    }
     layer.end_step(losses, steps_done, ctx);
   }
 }
@@ -87,7 +116,7 @@ void BldTrainer::resume(int64_t steps_done) {
 
 LibraryEntry BldTrainer::entry(size_t index) const {
   const Replacement& r = replacements_[index];
-  return layers_[static_cast<size_t>(r.first_layer)].entry(r, index, teacher_.layer(r.first_layer, ctx_), ctx_);
+  return layers_[static_cast<size_t>(r.last_layer())].entry(r, index, teacher_.layer(r.last_layer(), ctx_), ctx_);
 }
 
 }  // namespace tangram

@@ -1,5 +1,6 @@
 #include "distill/bld_layer.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "distill/teacher_layer.h"
@@ -11,7 +12,8 @@ namespace tangram {
 
 struct BldLayer::MicroBatch {
   const TeacherLayer& teacher;
-  const BlockWeights& weights;  // the teacher's
+  std::span<const Tensor> earlier;  // (N, H)  residual stream before the layers that came before
+  const BlockWeights& weights;      // the teacher's
   const Sequences& sequences;
   Tensor losses;  // (1, students) f32
   bool is_first;
@@ -80,9 +82,9 @@ BldLayer::BldLayer(int64_t layer, std::span<const Replacement> replacements, con
         options_.micro_batches);
   const auto number_of = [&](size_t place) {
     const Replacement& r = replacements[place];
-    CHECK(r.layer_count == 1, "{}: replacements of several layers are not trained by this trainer", r.name());
+    CHECK(r.layer_count == 1 || (r.attention && r.ffn), "{} of layers {} is no whole block", r.name(), r.layers());
     places_.push_back(place);
-    trainables_.push_back({.name = fmt::format("{}.{}", r.first_layer, r.name()), .tensors = {}});
+    trainables_.push_back({.name = fmt::format("{}.{}", r.layers(), r.name()), .tensors = {}});
     return trainables_.size() - 1;
   };
   const auto unfilled = [](const Choice& choice) {
@@ -90,7 +92,7 @@ BldLayer::BldLayer(int64_t layer, std::span<const Replacement> replacements, con
   };
   const auto of_layer = [&](size_t place, bool pair) {
     const Replacement& r = replacements[place];
-    return r.first_layer == layer && (r.attention && r.ffn) == pair;
+    return r.last_layer() == layer && (r.attention && r.ffn) == pair;
   };
   for (Group& group : groups_) {
     for (size_t i = 0; i < replacements.size(); ++i)
@@ -101,9 +103,21 @@ BldLayer::BldLayer(int64_t layer, std::span<const Replacement> replacements, con
   for (size_t i = 0; i < replacements.size(); ++i)
     if (of_layer(i, true)) {
       const Replacement& r = replacements[i];
-      pairs_.push_back({.number = number_of(i), .weights = {unfilled(*r.attention), unfilled(*r.ffn)}});
+      pairs_.push_back({.number = number_of(i),
+                        .layers_back = r.layer_count - 1,
+                        .weights = {unfilled(*r.attention), unfilled(*r.ffn)}});
       lay_out(pairs_.back(), state);
     }
+}
+
+int64_t BldLayer::reach() const {
+  int64_t reach = 0;
+  for (const Pair& pair : pairs_) reach = std::max(reach, pair.layers_back);
+  return reach;
+}
+
+bool BldLayer::reaches(int64_t layers_back) const {
+  return std::any_of(pairs_.begin(), pairs_.end(), [&](const Pair& pair) { return pair.layers_back == layers_back; });
 }
 
 void BldLayer::lay_out(Group& group, Arena& state) {
@@ -206,12 +220,13 @@ void BldLayer::begin_step(Arena& work, Context& ctx) {
   micro_batches_done_ = 0;
 }
 
-void BldLayer::train(Tensor residual, const Sequences& sequences, const BlockWeights& teacher, Arena& work,
-                     Context& ctx) {
+void BldLayer::train(Tensor residual, std::span<const Tensor> earlier, const Sequences& sequences,
+                     const BlockWeights& teacher, Arena& work, Context& ctx) {
+  CHECK(std::ssize(earlier) >= reach(), "{} earlier residual streams, {} are needed", earlier.size(), reach());
   copy(teacher_.input, residual, ctx);
   teacher_layer_forward(teacher_, teacher, config_, sequences, ctx);
   const int64_t m = micro_batches_done_++;
-  const MicroBatch batch{teacher_, teacher, sequences, measured_.row_range(m, 1), m == 0};
+  const MicroBatch batch{teacher_, earlier, teacher, sequences, measured_.row_range(m, 1), m == 0};
   for (Group& group : groups_) train_group(group, batch, work, ctx);
   for (Pair& pair : pairs_) train_pair(pair, batch, work, ctx);
   copy(residual, teacher_.output, ctx);
@@ -264,15 +279,16 @@ void BldLayer::train_group(const Group& group, const MicroBatch& batch, Arena& w
 
 void BldLayer::train_pair(Pair& pair, const MicroBatch& batch, Arena& work, Context& ctx) const {
   const TeacherLayer& teacher = batch.teacher;
-  const int64_t N = teacher.input.rows;
+  const Tensor input = pair.layers_back > 0 ? batch.earlier[static_cast<size_t>(pair.layers_back - 1)] : teacher.input;
+  const int64_t N = input.rows;
   const ArenaScope scope(work);
   const Tensor middle = work.tensor(N, config_.hidden_size, dtype_);
   const Tensor output = work.tensor(N, config_.hidden_size, dtype_);
   const Tensor dx = work.tensor(N, config_.hidden_size, dtype_);
   SubblockActivations attention = make_activations(pair.weights.attention.choice, config_, N, dtype_, work);
   SubblockActivations ffn = make_activations(pair.weights.ffn.choice, config_, N, dtype_, work);
-  subblock_forward(middle, attention, teacher.input, pair.weights.attention, config_, batch.sequences, ctx);
-  add(middle, middle, teacher.input, ctx);
+  subblock_forward(middle, attention, input, pair.weights.attention, config_, batch.sequences, ctx);
+  add(middle, middle, input, ctx);
   subblock_forward(output, ffn, middle, pair.weights.ffn, config_, batch.sequences, ctx);
   add(output, output, middle, ctx);
   const Tensor target_sum_squares = work.tensor(1, 1, DType::f32);
@@ -280,8 +296,8 @@ void BldLayer::train_pair(Pair& pair, const MicroBatch& batch, Arena& work, Cont
   sum_squares(target_sum_squares, teacher.output, ctx);
   normalized_mse(batch.loss(pair.number), dx, output, teacher.output, target_sum_squares, scale, ctx);
   subblock_backward(dx, pair.ffn_grads, dx, middle, ffn, pair.weights.ffn, config_, batch.sequences, ctx);
-  subblock_backward({}, pair.attention_grads, dx, teacher.input, attention, pair.weights.attention, config_,
-                    batch.sequences, ctx);
+  subblock_backward({}, pair.attention_grads, dx, input, attention, pair.weights.attention, config_, batch.sequences,
+                    ctx);
 }
 
 void BldLayer::end_step(std::span<float> losses, int64_t steps_done, Context& ctx) {
@@ -301,13 +317,15 @@ void BldLayer::end_step(std::span<float> losses, int64_t steps_done, Context& ct
 }
 
 void BldLayer::add_to(BldPlan& plan) const {
+  int64_t gradients = 0;
   for (const Trainable& trainable : trainables_)
     for (const TrainableTensor& t : trainable.tensors) {
       plan.weight_bytes += t.weight.bytes();
       if (t.master.data != t.weight.data) plan.master_bytes += t.master.bytes();
       plan.moment_bytes += t.moment1.bytes() + t.moment2.bytes();
-      plan.gradient_bytes += t.weight.size() * size_of(DType::f32);
+      gradients += t.weight.size() * size_of(DType::f32);
     }
+  plan.gradient_bytes = std::max(plan.gradient_bytes, gradients);  // the layers' are in the same memory
 }
 
 void BldLayer::append_state(std::vector<NamedTensor>& tensors) const {

@@ -25,10 +25,11 @@ struct BldOptions {
 
 /// What training takes, found by laying it out and running a step without computing.
 struct BldPlan {
-  int64_t weight_bytes = 0, master_bytes = 0, moment_bytes = 0, gradient_bytes = 0;  ///< of the students
-  int64_t state_bytes = 0;    ///< all that lives from step to step: weights, masters (where not the weights), moments
-  int64_t work_bytes = 0;     ///< at most at any time inside a step: gradients, activations
-  int64_t scratch_bytes = 0;  ///< at most of any operation
+  int64_t weight_bytes = 0, master_bytes = 0, moment_bytes = 0;  ///< of the students
+  int64_t gradient_bytes = 0;  ///< of the layer with most: one layer at a time has some
+  int64_t state_bytes = 0;     ///< all that lives from step to step: weights, masters (where not the weights), moments
+  int64_t work_bytes = 0;      ///< at most at any time inside a step: gradients, activations
+  int64_t scratch_bytes = 0;   ///< at most of any operation
   double matmul_flops = 0, attention_flops = 0;  ///< of a step
 
   /// Of masters and moments; the weights are the masters where those take no memory of their own.
@@ -38,20 +39,25 @@ struct BldPlan {
 /// Throws Error unless these are the micro-batches of one step.
 void check_micro_batches(std::span<const Batch> micro_batches, const BldOptions& options);
 
-/// All students of one teacher layer in blockwise local distillation. A student gets the teacher's own input to its
-/// subblock, and no gradient crosses subblocks. The students of a subblock share one wide product with their common
-/// input, forward and backward. A pair (both subblocks named) learns the teacher's block output from the block's input.
+/// All students that end with one teacher layer in blockwise local distillation. A student gets the teacher's own input
+/// to its subblock, and no gradient crosses subblocks. The students of a subblock share one wide product with their
+/// common input, forward and backward. A pair (both subblocks named) learns the teacher's block output from the block's
+/// input; a span likewise that of its last layer from the input of its first.
 ///
 /// Nothing here depends on another layer: whether all layers take a step before any takes the next, or one layer all
 /// its steps before the next layer its first, every student ends with the same bits.
 class BldLayer {
  public:
-  /// The students are those of `replacements` that replace `layer`; a student keeps its place in that list. Weights and
-  /// optimiser state, in `dtype` and f32, lie in `state`.
+  /// The students are those of `replacements` whose last layer is `layer`; a student keeps its place in that list.
+  /// Weights and optimiser state, in `dtype` and f32, lie in `state`.
   BldLayer(int64_t layer, std::span<const Replacement> replacements, const ModelConfig& config, DType dtype,
            const BldOptions& options, Arena& state);
 
   int64_t index() const { return index_; }
+  /// By how many layers the farthest input lies back: 0 unless there are spans.
+  int64_t reach() const;
+  /// Whether some span's input lies so many layers back.
+  bool reaches(int64_t layers_back) const;
 
   /// Weights from those of the teacher's block, on the host or on the context's device, and the start of training.
   void initialise(const BlockWeights& teacher, const LayerStatistics& statistics, Context& ctx);
@@ -61,8 +67,9 @@ class BldLayer {
 
   void begin_step(Arena& work, Context& ctx);
   /// Trains on one micro-batch. `residual` (N, H) is the teacher's residual stream before the layer, and afterwards
-  /// behind it.
-  void train(Tensor residual, const Sequences& sequences, const BlockWeights& teacher, Arena& work, Context& ctx);
+  /// behind it; `earlier[d]` is that before the layer d + 1 layers back, there where the layer `reaches` d + 1.
+  void train(Tensor residual, std::span<const Tensor> earlier, const Sequences& sequences, const BlockWeights& teacher,
+             Arena& work, Context& ctx);
   /// Updates the weights; step `steps_done` counts from 0. `losses` gets this layer's losses, before the update, at the
   /// places of the replacements. Throws Error naming the student whose loss or gradient is not finite.
   void end_step(std::span<float> losses, int64_t steps_done, Context& ctx);
@@ -94,9 +101,10 @@ class BldLayer {
     Tensor input_grad = {};    // (P, H) f32
     std::vector<Student> students = {};
   };
-  /// A replacement of both subblocks.
+  /// A replacement of both subblocks, of one layer or several.
   struct Pair {
     size_t number;
+    int64_t layers_back;  // from this layer to that of its input
     BlockWeights weights;
     SubblockGrads attention_grads = {}, ffn_grads = {};
   };

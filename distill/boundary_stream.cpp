@@ -183,8 +183,8 @@ void BoundaryStream::run_guarded(F work) {
 
 namespace {
 
-/// A thread's own way between files and a device: a context, whose stream runs beside the computation's, and pinned
-/// memory in between.
+/// A thread's own way between files and a device: a context, whose stream runs beside the computation's, and memory of
+/// the host in between.
 class Passage {
  public:
   Passage(Device device, const BoundaryShape& shape)

@@ -1,22 +1,31 @@
 #include "distill/depth_first.h"
 
+#include <algorithm>
+#include <set>
+
 #include "kernels/transfer.h"
 
 namespace tangram {
 namespace {
 
-/// One step of a layer's students, without the update. `take` gives the memory for the next micro-batch, with the
-/// layer's input in it but for the first layer; `give_back` gets it with the layer's output in it.
+/// One step of a layer's students, without the update. `take(d)` gives the memory for the next micro-batch before the
+/// layer d layers back, with the residual stream in it but for that before layer 0; `give_back` gets them all, that of
+/// the layer itself with its output in it.
 template <class Take, class GiveBack>
 void run_step(BldLayer& students, const TeacherSource& teacher, const BlockWeights& block,
               std::span<const Batch> micro_batches, Take take, GiveBack give_back, Arena& work, Context& ctx) {
   students.begin_step(work, ctx);
   for (const Batch& batch : micro_batches) {
     const ArenaScope of_batch(work);
-    const Tensor residual = take();
+    std::vector<Tensor> streams;
+    for (int64_t d = 0; d <= students.reach(); ++d) {
+      streams.emplace_back();
+      if (d > 0 && !students.reaches(d)) continue;
+      streams.back() = take(d);
+      if (d == students.index()) teacher.embed(streams.back(), batch.tokens, ctx);
+    }
     const SequenceBatch sequences(teacher.config, batch.lengths, {}, work, ctx);
-    if (students.index() == 0) teacher.embed(residual, batch.tokens, ctx);
-    students.train(residual, sequences.view(), block, work, ctx);
+    students.train(streams[0], std::span(streams).subspan(1), sequences.view(), block, work, ctx);
     synchronize(ctx);
     give_back();
   }
@@ -28,7 +37,7 @@ DepthFirstLayer::DepthFirstLayer(const DepthFirstRun& run, int64_t layer, bool t
     : run_(run), layer_(layer), ctx_(ctx) {
   if (trained) replacements_ = run.replacements;
   for (size_t i = 0; i < replacements_.size(); ++i)
-    if (replacements_[i].first_layer == layer) places_.push_back(i);
+    if (replacements_[i].last_layer() == layer) places_.push_back(i);
   losses_.resize(replacements_.size());
   DepthFirstRun own = run;
   own.replacements = replacements_;
@@ -45,7 +54,9 @@ BldPlan DepthFirstLayer::plan(const DepthFirstRun& run, int64_t layer, const Bat
   Context planning({.device = device, .threads = threads, .planning = true});
   BldLayer students(layer, run.replacements, teacher.config, teacher.dtype, run.options, state);
   const std::vector<Batch> batches(static_cast<size_t>(run.options.micro_batches), batch);
-  const auto take = [&] { return stream.tensor(run.options.batch_tokens, teacher.config.hidden_size, teacher.dtype); };
+  const auto take = [&](int64_t) {
+    return stream.tensor(run.options.batch_tokens, teacher.config.hidden_size, teacher.dtype);
+  };
   run_step(
       students, teacher, teacher.layer(layer, planning), batches, take, [] {}, work, planning);
   std::vector<float> losses(run.replacements.size());
@@ -60,12 +71,17 @@ BldPlan DepthFirstLayer::plan(const DepthFirstRun& run, int64_t layer, const Bat
 }
 
 void DepthFirstLayer::open(int64_t steps_done) {
-  const std::filesystem::path from = layer_ > 0 ? boundary_path(run_.boundaries, layer_) : "";
   std::filesystem::path to = boundary_path(run_.boundaries, layer_ + 1);
   const bool is_last = layer_ + 1 == run_.teacher.config.num_hidden_layers;
   const bool is_finished = steps_done == run_.steps && std::filesystem::exists(to);
   if (is_last || is_finished) to.clear();
-  stream_ = std::make_unique<BoundaryStream>(from, to, run_.boundary(), steps_done * run_.options.micro_batches, ctx_);
+  for (int64_t d = 0; d <= students_->reach(); ++d) {
+    streams_.emplace_back();
+    if (d > 0 && !students_->reaches(d)) continue;
+    const std::filesystem::path from = layer_ > d ? boundary_path(run_.boundaries, layer_ - d) : "";
+    streams_.back() = std::make_unique<BoundaryStream>(from, d == 0 ? to : "", run_.boundary(),
+                                                       steps_done * run_.options.micro_batches, ctx_);
+  }
   steps_done_ = steps_done;
 }
 
@@ -85,13 +101,25 @@ void DepthFirstLayer::step(std::span<const Batch> micro_batches) {
   check_micro_batches(micro_batches, run_.options);
   const ArenaScope scope(*work_);
   run_step(
-      *students_, run_.teacher, run_.teacher.layer(layer_, ctx_), micro_batches, [&] { return stream_->take(); },
-      [&] { stream_->give_back(); }, *work_, ctx_);
+      *students_, run_.teacher, run_.teacher.layer(layer_, ctx_), micro_batches,
+      [&](int64_t d) { return streams_[size_t(d)]->take(); },
+      [&] {
+        for (const auto& stream : streams_)
+          if (stream) stream->give_back();
+      },
+      *work_, ctx_);
   students_->end_step(losses_, steps_done_++, ctx_);
 }
 
-void DepthFirstLayer::flush() { stream_->flush(); }
-void DepthFirstLayer::finish() { stream_->finish(); }
+void DepthFirstLayer::flush() { streams_[0]->flush(); }
+void DepthFirstLayer::finish() { streams_[0]->finish(); }
+
+IoTimes DepthFirstLayer::io_times() const {
+  IoTimes times;
+  for (const auto& stream : streams_)
+    if (stream) times += stream->times();
+  return times;
+}
 
 std::vector<float> DepthFirstLayer::losses() const {
   std::vector<float> own;
@@ -109,9 +137,24 @@ LibraryEntry DepthFirstLayer::entry(size_t place) const {
   return students_->entry(run_.replacements[place], place, run_.teacher.layer(layer_, ctx_), ctx_);
 }
 
+int64_t longest_reach(std::span<const Replacement> replacements) {
+  int64_t reach = 0;
+  for (const Replacement& r : replacements) reach = std::max(reach, r.layer_count - 1);
+  return reach;
+}
+
+int64_t streams_read(std::span<const Replacement> replacements) {
+  std::set<int64_t> layer_counts{1};
+  for (const Replacement& r : replacements) layer_counts.insert(r.layer_count);
+  return std::ssize(layer_counts);
+}
+
+int64_t boundaries_at_once(const DepthFirstRun& run) {
+  return std::clamp<int64_t>(run.teacher.config.num_hidden_layers - 1, 0, 2 + longest_reach(run.replacements));
+}
+
 int64_t depth_first_disk_bytes(const DepthFirstRun& run, const BldPlan& plan) {
-  const int64_t boundaries = std::clamp<int64_t>(run.teacher.config.num_hidden_layers - 1, 0, 2);
-  return boundaries * run.boundary().bytes() + 2 * plan.checkpoint_bytes();
+  return boundaries_at_once(run) * run.boundary().bytes() + 2 * plan.checkpoint_bytes();
 }
 
 }  // namespace tangram

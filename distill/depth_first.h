@@ -10,7 +10,8 @@ namespace tangram {
 
 /// Blockwise local distillation depth first: all steps of one layer before the first of the next, for teachers that do
 /// not fit in memory. A layer's input, the residual stream of all tokens, is what the layer before it has written to
-/// disk. Students end with the same bits as in BldTrainer, which gives every layer the same batches in the same order.
+/// disk; the inputs of spans, what layers farther back have written. Students end with the same bits as in BldTrainer,
+/// which gives every layer the same batches in the same order.
 struct DepthFirstRun {
   TeacherSource teacher;
   std::vector<Replacement> replacements;  ///< of all layers, as for BldTrainer
@@ -26,7 +27,8 @@ struct DepthFirstRun {
 /// One layer of such a run. Memory is taken at construction.
 class DepthFirstLayer {
  public:
-  /// A layer that is not `trained` only carries the residual stream on, to the boundary behind it.
+  /// Trains the replacements that end with the layer. A layer that is not `trained` only carries the residual stream
+  /// on, to the boundary behind it.
   DepthFirstLayer(const DepthFirstRun& run, int64_t layer, bool trained, Context& ctx);
 
   /// Begins with the first step.
@@ -45,7 +47,8 @@ class DepthFirstLayer {
   std::vector<float> losses() const;  ///< of the last step, before the update, for each place
   std::vector<NamedTensor> state() const;
   LibraryEntry entry(size_t place) const;
-  IoTimes io_times() const { return stream_ ? stream_->times() : IoTimes(); }
+  IoTimes io_times() const;
+  int64_t reach() const { return students_->reach(); }
 
   /// What a layer takes, without the teacher's weights and the boundaries' batches; `batch` is a typical one.
   static BldPlan plan(const DepthFirstRun& run, int64_t layer, const Batch& batch, Device device, int threads);
@@ -60,13 +63,21 @@ class DepthFirstLayer {
   std::vector<size_t> places_;
   std::unique_ptr<Arena> state_, work_;
   std::unique_ptr<BldLayer> students_;
-  std::unique_ptr<BoundaryStream> stream_;
+  std::vector<std::unique_ptr<BoundaryStream>> streams_;  // [d]: from the boundary before layer_ - d; null: not needed
   std::vector<float> losses_;
   int64_t steps_done_ = 0;
 };
 
-/// Bytes of disk that such a run needs at one time beside the library: two boundaries (one, or none, where the teacher
-/// has fewer), and a layer's checkpoint twice, since the old one stays until the new one is complete.
+/// The most layers that the input of any replacement lies before its last: so many boundaries before a layer's own are
+/// kept while the layer is at work.
+int64_t longest_reach(std::span<const Replacement> replacements);
+/// Residual streams that a layer reads at one time: its own input, and one for every number of layers that spans have.
+int64_t streams_read(std::span<const Replacement> replacements);
+/// Boundaries that are on disk at most at one time: those that a layer reads and the one it writes.
+int64_t boundaries_at_once(const DepthFirstRun& run);
+
+/// Bytes of disk that such a run needs at one time beside the library: its boundaries, and a layer's checkpoint twice,
+/// since the old one stays until the new one is complete.
 int64_t depth_first_disk_bytes(const DepthFirstRun& run, const BldPlan& plan);
 
 }  // namespace tangram

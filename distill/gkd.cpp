@@ -36,8 +36,16 @@ std::pair<double, double> total_weights(const Batch& batch) {
 GkdTrainer::GkdTrainer(Model& student, const Model* teacher, const GkdOptions& options, Context& ctx)
     : student_(student), teacher_(teacher), options_(options), ctx_(ctx) {
   CHECK(teacher || (options_.loss.cosine == 0 && options_.loss.kl == 0), "a distillation loss needs a teacher");
-  CHECK(!teacher || teacher->blocks.size() == student.blocks.size(), "{} teacher blocks, {} student blocks",
-        teacher->blocks.size(), student.blocks.size());
+  std::vector<int64_t>& layers = options_.teacher_layers;
+  if (layers.empty())
+    for (int64_t b = 0; b < std::ssize(student.blocks); ++b) layers.push_back(b);
+  CHECK(layers.size() == student.blocks.size(), "{} student blocks that end with {} teacher layers",
+        student.blocks.size(), layers.size());
+  for (size_t b = 0; teacher && b < layers.size(); ++b)
+    CHECK(layers[b] > (b > 0 ? layers[b - 1] : -1) && layers[b] < std::ssize(teacher->blocks) &&
+              (b + 1 < layers.size() || layers[b] + 1 == std::ssize(teacher->blocks)),
+          "the student's block {} of {} ends with the teacher's layer {} of {}", b, layers.size(), layers[b],
+          teacher->blocks.size());
   Arena state_plan = Arena::planner(), work_plan = Arena::planner();
   lay_out(state_plan);
   lay_out_work(work_plan);
@@ -68,7 +76,7 @@ void GkdTrainer::lay_out_work(Arena& work) {
   token_kl_ = work.tensor(1, N, DType::f32);
   teacher_hidden_.clear();
   if (!teacher_) return;
-  for (size_t l = 0; l < teacher_->blocks.size(); ++l)
+  for (size_t b = 0; b < student_.blocks.size(); ++b)
     teacher_hidden_.push_back(work.tensor(N, teacher_->config.hidden_size, teacher_->dtype));
   teacher_final_ = work.tensor(N, teacher_->config.hidden_size, teacher_->dtype);
 }
@@ -84,10 +92,12 @@ void GkdTrainer::micro_step(GkdLosses& losses, const Batch& batch) {
   if (teacher_) {
     Tensor x = teacher_final_;
     embed(x, *teacher_, batch.tokens, ctx_);
-    for (size_t l = 0; l < teacher_->blocks.size(); ++l) {
-      copy(teacher_hidden_[l], x, ctx_);
-      x = teacher_hidden_[l];
-      block_forward(x, teacher_->blocks[l], teacher_->config, sequences, ctx_);
+    size_t layer = 0;
+    for (size_t b = 0; b < teacher_hidden_.size(); ++b) {
+      copy(teacher_hidden_[b], x, ctx_);
+      x = teacher_hidden_[b];
+      for (; static_cast<int64_t>(layer) <= options_.teacher_layers[b]; ++layer)
+        block_forward(x, teacher_->blocks[layer], teacher_->config, sequences, ctx_);
     }
     final_norm_forward(teacher_final_, *teacher_, x, ctx_);
   }

@@ -20,6 +20,8 @@ struct GkdOptions {
   Schedule schedule;
   int64_t batch_tokens = 0;   ///< of one micro-batch
   int64_t micro_batches = 1;  ///< whose gradients are summed for one step
+  /// The teacher's layer that each of the student's blocks ends with; empty: they correspond one to one.
+  std::vector<int64_t> teacher_layers = {};
 };
 
 /// Parts of the loss of one step, in their own units, before their weights.
@@ -36,11 +38,12 @@ struct GkdLosses {
 ///   loss = cosine * sum_l mean_n (1 - cos(h_student[l,n], h_teacher[l,n])) + kl * KL(teacher || student)
 ///          + cross_entropy * CE(text)
 ///
-/// h[l] is the residual stream behind block l. KL and CE are means over tokens with the batch's weights.
+/// h_student[l] is the residual stream behind the student's block l, h_teacher[l] behind the teacher's layer that it
+/// corresponds to. KL and CE are means over tokens with the batch's weights.
 class GkdTrainer {
  public:
   /// Trains `student` in place; its weights must be its own (copy_model). `teacher` may be null if only cross-entropy
-  /// has a weight.
+  /// has a weight. Throws Error if the blocks of both do not correspond.
   GkdTrainer(Model& student, const Model* teacher, const GkdOptions& options, Context& ctx);
 
   /// One optimiser step. Throws Error if the loss is not finite.
@@ -69,7 +72,7 @@ class GkdTrainer {
   ModelGrads grads_;
   Trainable trainable_;
   ModelActivations activations_;
-  std::vector<Tensor> teacher_hidden_;  // (N, H) behind each block
+  std::vector<Tensor> teacher_hidden_;  // (N, H) behind the layer of each of the student's blocks
   Tensor teacher_final_, dhidden_, token_loss_, token_kl_;
   int64_t steps_done_ = 0;
 };

@@ -47,9 +47,9 @@ Arena Arena::growing(int64_t capacity_bytes, Device device) {
   if (device == Device::cpu) return Arena(capacity_bytes);
   Arena arena;
   arena.device_ = device;
-  arena.capacity_ = capacity_bytes;
+  arena.capacity_ = std::max(capacity_bytes, kAlignment);
   if constexpr (kCudaBuilt) {
-    arena.range_ = std::make_unique<cuda::AddressRange>(capacity_bytes);
+    arena.range_ = std::make_unique<cuda::AddressRange>(arena.capacity_);
     arena.base_ = static_cast<char*>(arena.range_->base());
   }
   CHECK(arena.base_, "this program was built without CUDA");

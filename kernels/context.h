@@ -1,11 +1,9 @@
 #pragma once
 #include <atomic>
 #include <memory>
-#include <set>
 
 #include "kernels/arena.h"
 #include "kernels/communicator.h"
-#include "kernels/matmul_shape.h"
 
 struct CUstream_st;
 
@@ -47,11 +45,10 @@ class Context {
   const Stream stream;  ///< where the work of a GPU is queued; null on the CPU
   Arena scratch;        ///< for the duration of one operation: take an ArenaScope first
   const std::unique_ptr<MatmulCache> matmuls;
-  int64_t matmul_calls = 0;               ///< matrix products issued so far; tests count them
-  double matmul_flops = 0;                ///< their operations, 2 M N K each; benchmarks divide by them
-  double attention_flops = 0;             ///< likewise of attention in training: see attention_flops in attention.h
-  std::set<MatmulShape> planned_matmuls;  ///< of a GPU's context that plans: for cuda::choose_matmul
-  Communicator* tensor_parallel;          ///< never null; of size 1 unless set
+  int64_t matmul_calls = 0;       ///< matrix products issued so far; tests count them
+  double matmul_flops = 0;        ///< their operations, 2 M N K each; benchmarks divide by them
+  double attention_flops = 0;     ///< likewise of attention in training: see attention_flops in attention.h
+  Communicator* tensor_parallel;  ///< never null; of size 1 unless set
 
   /// Whether the weights of products were written before the work that stands last in the stream: a GPU then reads
   /// them while that work still runs. Inference sets it, by a WeightsAtRest.

@@ -20,6 +20,13 @@
 
 namespace tangram::cuda {
 
+/// Whether what is queued on the stream goes into a graph instead of being done.
+inline bool is_recording(Stream stream) {
+  cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
+  CUDA_CHECK(cudaStreamIsCapturing(stream, &status));
+  return status != cudaStreamCaptureStatusNone;
+}
+
 constexpr int kWarp = 32;
 constexpr unsigned kAllLanes = ~0u;
 

@@ -11,8 +11,7 @@ namespace {
 constexpr int64_t kChunk = int64_t{32} << 20;  // a multiple of what the driver maps at once, 2 MiB
 
 Error out_of_memory(int64_t bytes) {
-  size_t free_bytes = 0, total_bytes = 0;
-  CUDA_CHECK(cudaMemGetInfo(&free_bytes, &total_bytes));
+  const auto [free_bytes, total_bytes] = memory_state();
   return Error(fmt::format("the GPU has no {} bytes left: {} of {} are free", bytes, free_bytes, total_bytes));
 }
 
@@ -56,6 +55,12 @@ void* allocate(int64_t bytes) {
 }
 
 void release(void* p) noexcept { cudaFree(p); }
+
+MemoryState memory_state() {
+  size_t free_bytes = 0, total_bytes = 0;
+  CUDA_CHECK(cudaMemGetInfo(&free_bytes, &total_bytes));
+  return {static_cast<int64_t>(free_bytes), static_cast<int64_t>(total_bytes)};
+}
 
 AddressRange::AddressRange(int64_t bytes) : reserved_(round_up(bytes, kChunk)) {
   CUDA_CHECK(cudaFree(nullptr));  // makes the runtime's context, if this is the first call

@@ -9,6 +9,12 @@ namespace tangram::cuda {
 void* allocate(int64_t bytes);
 void release(void* p) noexcept;
 
+/// Of the first GPU, as far as this process and others have left it; makes the GPU's context if there is none.
+struct MemoryState {
+  int64_t free_bytes, total_bytes;
+};
+MemoryState memory_state();
+
 /// Addresses of the GPU that memory is laid under as it is needed, from the first on.
 class AddressRange {
  public:

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <map>
 #include <sstream>
+#include <utility>
 #include <vector>
 
 #include "kernels/cuda.cuh"
@@ -154,6 +155,12 @@ class MatmulPlans {
   }
 
   cublasLtHandle_t handle() const { return handle_; }
+  bool is_to_choose(const Plan& plan, const MatmulShape& shape) const {
+    return chosen && !plan.measured && shape.flops() >= least_flops;
+  }
+
+  double least_flops = 0;
+  std::function<void()> chosen;  ///< none: nothing is chosen but by choose_matmul
   const std::map<MatmulShape, Plan>& all() const { return plans_; }
 
  private:
@@ -163,17 +170,30 @@ class MatmulPlans {
 
 void matmul(Tensor c, Tensor a, Tensor b, const MatmulShape& shape, Tensor workspace, Context& ctx) {
   MatmulPlans& plans = MatmulPlans::of(ctx);
-  LT_CHECK(plans.run(plans.find(shape), shape, c.data, a.data, b.data, workspace.data, ctx.stream), shape);
+  const MatmulPlans::Plan& plan = plans.find(shape);
+  if (plans.is_to_choose(plan, shape) && !is_recording(ctx.stream)) {
+    choose_matmul(shape, ctx);
+    plans.chosen();
+  }
+  LT_CHECK(plans.run(plan, shape, c.data, a.data, b.data, workspace.data, ctx.stream), shape);
+}
+
+void choose_matmuls(double least_flops, std::function<void()> chosen, Context& ctx) {
+  MatmulPlans& plans = MatmulPlans::of(ctx);
+  plans.least_flops = least_flops, plans.chosen = std::move(chosen);
 }
 
 void choose_matmul(const MatmulShape& shape, Context& ctx) {
   constexpr int kRepeats = 3;
+  constexpr float kHopeless = 1.25f;  // times the best: not worth a repetition
   MatmulPlans& plans = MatmulPlans::of(ctx);
   MatmulPlans::Plan& plan = plans.find(shape);
-  if (plan.measured) return;
+  if (std::exchange(plan.measured, true)) return;
   const MatmulShape& s = shape;
   const int64_t size_a = (s.transpose_a ? s.K : s.M) * s.stride_a, size_b = (s.transpose_b ? s.N : s.K) * s.stride_b;
   const int64_t size_c = s.M * s.stride_c;
+  const int64_t bytes = (size_a + size_b) * size_of(s.dtype_ab) + size_c * size_of(s.dtype_c) + kMatmulWorkspaceBytes;
+  if (bytes > memory_state().free_bytes) return;
   const DeviceBuffer a(size_a * size_of(s.dtype_ab)), b(size_b * size_of(s.dtype_ab)), c(size_c * size_of(s.dtype_c));
   const DeviceBuffer workspace(kMatmulWorkspaceBytes);
   const auto fill = [&](void* data, int64_t size, DType dtype) {
@@ -191,11 +211,11 @@ void choose_matmul(const MatmulShape& shape, Context& ctx) {
       if (plans.run(plan, s, c.data, a.data, b.data, workspace.data, ctx.stream) != CUBLAS_STATUS_SUCCESS) break;
       const float milliseconds = timer.stop();
       if (r == 1 || (r > 1 && milliseconds < fastest)) fastest = milliseconds;
+      if (best > 0 && fastest > kHopeless * best) break;
     }
     if (fastest > 0 && (best == 0 || fastest < best)) best = fastest, chosen = algorithm;
   }
   plan.algorithm = chosen;
-  plan.measured = true;
 }
 
 std::string matmul_choices(Context& ctx) {
@@ -211,10 +231,10 @@ std::string matmul_choices(Context& ctx) {
   return text;
 }
 
-int64_t load_matmul_choices(const std::string& text, Context& ctx) {
+std::optional<int64_t> load_matmul_choices(const std::string& text, Context& ctx) {
   std::istringstream lines(text);
   std::string line;
-  if (!std::getline(lines, line) || line != name_of_machine()) return 0;
+  if (!std::getline(lines, line) || line != name_of_machine()) return std::nullopt;
   int64_t count = 0;
   for (; std::getline(lines, line); ++count) {
     std::istringstream in(line);

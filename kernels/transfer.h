@@ -8,12 +8,10 @@
 namespace tangram {
 
 /// dst = src between any two devices, of one dtype; any strides. Into host memory the call waits until the values are
-/// there; from host memory, src may change as soon as it returns. Otherwise it returns before the work is done: also
-/// for contiguous host memory of at most kStagedBytes, which goes through a pinned buffer of the context.
-/// Throws Error if shapes or dtypes differ.
+/// there; from host memory, src may change as soon as it returns. Otherwise it may return before the work is done: also
+/// for contiguous host memory, which goes through a pinned buffer of the context.
+/// Throws Error if shapes or dtypes differ, or if a Graph is being recorded that one side of it is the host's.
 void transfer(Tensor dst, Tensor src, Context& ctx);
-
-inline constexpr int64_t kStagedBytes = 1 << 20;
 
 /// A copy of `host` in `memory`, as bytes in one row.
 template <class E>

@@ -11,6 +11,7 @@ namespace fs = std::filesystem;
 namespace {
 
 constexpr std::string_view kTogether = "together", kApart = "apart";
+constexpr int64_t kMostLayers = 1024;
 
 const YamlNode& need(const YamlNode& map, std::string_view key) {
   const YamlEntry* entry = map.kind == YamlNode::Kind::map ? map.find(key) : nullptr;
@@ -32,32 +33,28 @@ bool flag_of(const YamlNode& map, std::string_view key) {
   return node.scalar == "true";
 }
 
-Choice choice_of(const YamlNode& block, Subblock s, const ModelConfig& teacher) {
-  const YamlNode& node = need(block, name_of(s));
-  try {
-    return parse_choice(s, node.scalar, teacher);
-  } catch (const Error& e) {
-    throw bad_input("{}: {}", node.where, e.what());
-  }
+// The layers that a block stands for: 1 unless it says more.
+int64_t layers_of(const YamlNode& block) {
+  const YamlEntry* entry = block.find("layers");
+  if (!entry) return 1;
+  const auto value = parse_count(entry->value.scalar);
+  if (!value || *value < 1 || *value > kMostLayers)
+    throw bad_input("{}: layers: found {}; must be a whole number from 1 to {}", entry->value.where,
+                    describe_found(entry->value), kMostLayers);
+  return *value;
 }
 
-// The blocks' choices, layer by layer, and which of them are pairs that were trained together.
-struct Block {
-  BlockChoice choice;
-  bool together = false;
-};
-
-std::vector<Block> layers_of(const ChosenArchitecture& a, int64_t layer_count) {
-  std::vector<Block> blocks(static_cast<size_t>(layer_count));
-  for (const Replacement& r : a.replacements) {
-    Block& block = blocks.at(static_cast<size_t>(r.first_layer));
-    if (r.attention) block.choice.attention = *r.attention;
-    if (r.ffn) block.choice.ffn = *r.ffn;
-    block.together = r.attention && r.ffn;
-  }
-  for (size_t l = 0; l < blocks.size(); ++l)
-    CHECK(blocks[l].choice.attention.variant && blocks[l].choice.ffn.variant, "layer {} of {} is not whole", l, a.name);
-  return blocks;
+ChosenBlock block_of(const YamlNode& node) {
+  ChosenBlock block{.attention = text_of(node, name_of(Subblock::attention)),
+                    .ffn = text_of(node, name_of(Subblock::ffn)),
+                    .layers = layers_of(node),
+                    .where = node.where};
+  const std::string trained = text_of(node, "trained");
+  block.together = trained == kTogether;
+  if (block.together || (trained == kApart && block.layers == 1)) return block;
+  throw bad_input("{}: trained: found '{}'; must be {}", node.where, trained,
+                  block.layers == 1 ? fmt::format("{} or {}", kTogether, kApart)
+                                    : fmt::format("{} for a block of {} layers", kTogether, block.layers));
 }
 
 }  // namespace
@@ -69,11 +66,10 @@ std::string architecture_yaml(const ChosenArchitecture& a) {
   for (const auto& [figure, value] : a.predicted)
     yaml += fmt::format("  {}: {}\n", yaml_scalar(figure), format_exact(value));
   yaml += "blocks:\n";
-  int64_t layer_count = 0;
-  for (const Replacement& r : a.replacements) layer_count = std::max(layer_count, r.first_layer + r.layer_count);
-  for (const Block& block : layers_of(a, layer_count))
-    yaml += fmt::format("  - {{attention: {}, ffn: {}, trained: {}}}\n", block.choice.attention.name(),
-                        block.choice.ffn.name(), block.together ? kTogether : kApart);
+  for (const ChosenBlock& block : a.blocks)
+    yaml += fmt::format("  - {{attention: {}, ffn: {}, trained: {}{}}}\n", yaml_scalar(block.attention),
+                        yaml_scalar(block.ffn), block.together ? kTogether : kApart,
+                        block.layers > 1 ? fmt::format(", layers: {}", block.layers) : "");
   return yaml;
 }
 
@@ -82,7 +78,7 @@ void write_architecture(const fs::path& path, const ChosenArchitecture& a) {
   write_file_atomically(path, architecture_yaml(a));
 }
 
-static ChosenArchitecture architecture_of(const YamlNode& root, const ModelConfig& teacher) {
+static ChosenArchitecture architecture_of(const YamlNode& root) {
   ChosenArchitecture a;
   a.name = text_of(root, "name"), a.target = text_of(root, "target"), a.method = text_of(root, "method");
   a.objective = text_of(root, "objective"), a.proven = flag_of(root, "proven");
@@ -97,48 +93,67 @@ static ChosenArchitecture architecture_of(const YamlNode& root, const ModelConfi
     a.predicted[figure.key] = *value;
   }
   const YamlNode& blocks = need(root, "blocks");
-  if (static_cast<int64_t>(blocks.items.size()) != teacher.num_hidden_layers)
-    throw bad_input("{}: {} blocks; the teacher has {} layers", blocks.where, blocks.items.size(),
-                    teacher.num_hidden_layers);
-  for (size_t l = 0; l < blocks.items.size(); ++l) {
-    const YamlNode& block = blocks.items[l];
-    const Choice attention = choice_of(block, Subblock::attention, teacher),
-                 ffn = choice_of(block, Subblock::ffn, teacher);
-    const std::string trained = text_of(block, "trained");
-    const auto layer = static_cast<int64_t>(l);
-    if (trained == kTogether) {
-      a.replacements.push_back({.first_layer = layer, .layer_count = 1, .attention = attention, .ffn = ffn});
-    } else if (trained == kApart) {
-      a.replacements.push_back({.first_layer = layer, .layer_count = 1, .attention = attention, .ffn = {}});
-      a.replacements.push_back({.first_layer = layer, .layer_count = 1, .attention = {}, .ffn = ffn});
-    } else {
-      throw bad_input("{}: trained: found '{}'; must be {} or {}", block.where, trained, kTogether, kApart);
-    }
-  }
+  for (const YamlNode& block : blocks.items) a.blocks.push_back(block_of(block));
+  if (a.blocks.empty())
+    throw bad_input("{}: blocks: found {}; must be a list of blocks", blocks.where, describe_found(blocks));
   return a;
 }
 
-ChosenArchitecture parse_architecture(std::string_view yaml, const std::string& name, const ModelConfig& teacher) {
-  return architecture_of(parse_yaml(yaml, name), teacher);
+ChosenArchitecture parse_architecture(std::string_view yaml, const std::string& name) {
+  return architecture_of(parse_yaml(yaml, name));
 }
 
-ChosenArchitecture read_architecture(const fs::path& path, const ModelConfig& teacher) {
-  return architecture_of(read_yaml(path), teacher);
-}
+ChosenArchitecture read_architecture(const fs::path& path) { return architecture_of(read_yaml(path)); }
 
-std::vector<ChosenArchitecture> read_architectures(const fs::path& folder, const ModelConfig& teacher) {
+std::vector<ChosenArchitecture> read_architectures(const fs::path& folder) {
   std::vector<fs::path> files;
   for (const fs::directory_entry& file : fs::directory_iterator(folder))
     if (file.path().extension() == ".yaml") files.push_back(file.path());
   std::sort(files.begin(), files.end());
   std::vector<ChosenArchitecture> all;
-  for (const fs::path& file : files) all.push_back(read_architecture(file, teacher));
+  for (const fs::path& file : files) all.push_back(read_architecture(file));
   return all;
+}
+
+std::vector<int64_t> last_layers(const ChosenArchitecture& architecture) {
+  std::vector<int64_t> layers;
+  int64_t end = 0;
+  for (const ChosenBlock& block : architecture.blocks) layers.push_back((end += block.layers) - 1);
+  return layers;
+}
+
+std::vector<Replacement> replacements_of(const ChosenArchitecture& architecture, const ModelConfig& teacher) {
+  std::vector<Replacement> replacements;
+  int64_t layer = 0;
+  for (const ChosenBlock& block : architecture.blocks) {
+    const auto choice = [&](Subblock s, const std::string& text) {
+      try {
+        return parse_choice(s, text, teacher);
+      } catch (const Error& e) {
+        throw bad_input("{}: {}", block.where, e.what());
+      }
+    };
+    const Choice attention = choice(Subblock::attention, block.attention), ffn = choice(Subblock::ffn, block.ffn);
+    if (block.together) {
+      replacements.push_back({layer, block.layers, attention, ffn});
+    } else {
+      replacements.push_back({layer, block.layers, attention, {}});
+      replacements.push_back({layer, block.layers, {}, ffn});
+    }
+    layer += block.layers;
+  }
+  if (layer != teacher.num_hidden_layers)
+    throw bad_input("architecture {}: {} blocks for {} layers; the teacher has {}", architecture.name,
+                    architecture.blocks.size(), layer, teacher.num_hidden_layers);
+  return replacements;
 }
 
 Architecture blocks_of(const ChosenArchitecture& architecture, const ModelConfig& teacher) {
   Architecture blocks;
-  for (const Block& block : layers_of(architecture, teacher.num_hidden_layers)) blocks.push_back(block.choice);
+  for (const Replacement& r : replacements_of(architecture, teacher)) {
+    if (r.attention) blocks.emplace_back().attention = *r.attention;
+    if (r.ffn) blocks.back().ffn = *r.ffn;
+  }
   return blocks;
 }
 

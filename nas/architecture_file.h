@@ -9,8 +9,16 @@
 
 namespace tangram {
 
-/// A student that a search chose, as `architectures/<name>.yaml` keeps it: which replacement stands where, and what was
-/// predicted of it.
+/// One block of a student by name, as Choice::name.
+struct ChosenBlock {
+  std::string attention, ffn;
+  int64_t layers = 1;      ///< of the teacher's that it stands for
+  bool together = false;   ///< a pair or span, trained and scored as one
+  std::string where = {};  ///< its place in a file, for messages
+};
+
+/// A student that a search chose, as `architectures/<name>.yaml` keeps it: which blocks it has, and what was predicted
+/// of it. It needs no model to be written or read.
 struct ChosenArchitecture {
   std::string name;                         ///< `<target>`, `<target>-2`, `<target>-greedy`, `<target>-random-3`
   std::string target;                       ///< the constraint set it was made for
@@ -18,7 +26,7 @@ struct ChosenArchitecture {
   std::string objective;                    ///< the metric that was searched by
   bool proven = false;                      ///< nothing better exists under the additive model
   std::map<std::string, double> predicted;  ///< figures of the whole model, such as memory and kl_divergence
-  std::vector<Replacement> replacements;    ///< what differs from the teacher or not: together they fill every slot
+  std::vector<ChosenBlock> blocks;          ///< in order
 };
 
 /// Whether `uptrain` heals it: the best student of its target. The others are there for comparison.
@@ -28,15 +36,22 @@ std::string architecture_yaml(const ChosenArchitecture& architecture);
 /// The same as a file, replaced atomically.
 void write_architecture(const std::filesystem::path& path, const ChosenArchitecture& architecture);
 
-/// Throws Error (bad_input) with the place unless every subblock of every layer is named exactly once. `name` stands
-/// for the text in messages.
-ChosenArchitecture parse_architecture(std::string_view yaml, const std::string& name, const ModelConfig& teacher);
-ChosenArchitecture read_architecture(const std::filesystem::path& path, const ModelConfig& teacher);
+/// Throws Error (bad_input) with the place of what is missing or malformed. `name` stands for the text in messages.
+ChosenArchitecture parse_architecture(std::string_view yaml, const std::string& name);
+ChosenArchitecture read_architecture(const std::filesystem::path& path);
 
 /// All architectures of a folder, by name.
-std::vector<ChosenArchitecture> read_architectures(const std::filesystem::path& folder, const ModelConfig& teacher);
+std::vector<ChosenArchitecture> read_architectures(const std::filesystem::path& folder);
 
-/// The blocks that the replacements make.
+/// For each block the last of the teacher's layers that it stands for, ascending.
+std::vector<int64_t> last_layers(const ChosenArchitecture& architecture);
+
+/// What makes the student of a teacher: entries of its library that together fill every subblock once, the teacher's
+/// own among them. Throws Error (bad_input) naming a block that this teacher does not have, or another number of
+/// layers.
+std::vector<Replacement> replacements_of(const ChosenArchitecture& architecture, const ModelConfig& teacher);
+
+/// The blocks of the student of a teacher. Throws as replacements_of does.
 Architecture blocks_of(const ChosenArchitecture& architecture, const ModelConfig& teacher);
 
 }  // namespace tangram

@@ -11,6 +11,7 @@
 #include "blocks/file.h"
 #include "blocks/unicode.h"
 #include "kernels/cuda_devices.h"
+#include "nas/calibrate.h"
 #include "nas/units.h"
 
 namespace tangram {
@@ -29,6 +30,7 @@ struct RunOptions {
   std::vector<std::string> overrides;
   bool again = false;
   std::string wave;
+  bool calibrate = false;
 };
 
 /// `layers=0:20`; nothing where there is no text.
@@ -60,6 +62,7 @@ void add_run_options(CLI::App& app, RunOptions& o) {
   app.add_option("--set", o.overrides, "Override a key: --set distill.tokens=1e6; repeat for more")
       ->type_name("KEY=VALUE")
       ->expected(1)
+      ->allow_extra_args(false)
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
 }
 
@@ -113,6 +116,10 @@ void add_stage_verb(CommandLine& line, std::string_view name, std::string_view s
             "Depth first: train only these layers now. The boundary before the first of them is the one that an "
             "earlier wave left, or is computed by a forward pass")
         ->type_name("layers=BEGIN:END");
+  if (only == "measure")
+    verb.add_flag("--calibrate", line.run.calibrate,
+                  "Then fit the roofline model to what was measured, and write this machine's description, for the key "
+                  "hardware of other configs, to calibrated.yaml in the run's folder");
   line.verbs.emplace_back(&verb, [&line, stages, only](const VerbInput& input) {
     SearchConfig config = read_search_config(line.run.config, line.run.overrides);
     if (!line.run.run_dir.empty()) config.run_dir = std::filesystem::absolute(line.run.run_dir).lexically_normal();
@@ -120,6 +127,7 @@ void add_stage_verb(CommandLine& line, std::string_view name, std::string_view s
     Context ctx(Context::Options{.device = input.device, .threads = static_cast<int>(config.threads)});
     const std::vector<StageResult> results =
         run_pipeline(stages, config, {only, line.run.again, parse_wave(line.run.wave)}, ctx, input.console);
+    if (line.run.calibrate) return calibrate_hardware(config, ctx, input);
     print_results(input.out, input.json, config, results);
   });
 }

@@ -6,6 +6,8 @@
 #include "nas/config_reader.h"
 #include "nas/config_writer.h"
 #include "nas/digest.h"
+#include "nas/hardware_file.h"
+#include "nas/limit_text.h"
 
 namespace tangram {
 namespace {
@@ -17,7 +19,6 @@ constexpr std::string_view kDecayNames[] = {"linear", "cosine"};
 constexpr std::string_view kOrderNames[] = {"breadth_first", "depth_first"};
 constexpr std::string_view kInitNames[] = {"prune", "least_squares", "random"};
 constexpr std::string_view kTargetNames[] = {"subblock", "block"};
-constexpr std::string_view kHardwareNames[] = {"this"};
 constexpr std::string_view kExportNames[] = {"huggingface"};
 
 }  // namespace
@@ -97,11 +98,19 @@ static void describe(V& v, PairConfig& c) {
 }
 
 template <class V>
+static void describe(V& v, SpanConfig& c) {
+  v.require("layers");
+  v.count("layers", c.layers, within(2, 1024));
+  v.text("attention", c.attention);
+  v.text("ffn", c.ffn);
+}
+
+template <class V>
 static void describe(V& v, SearchSpaceConfig& c) {
   v.texts("attention", c.attention);
   v.texts("ffn", c.ffn);
   v.sections("pairs", c.pairs);
-  v.counts("spans", c.spans, within(1, 1024));
+  v.sections("spans", c.spans, "layers");
 }
 
 template <class V>
@@ -119,21 +128,20 @@ static void describe(V& v, ScoreConfig& c) {
 }
 
 template <class V>
-static void describe(V& v, Scenario& c) {
+static void describe(V& v, ScenarioConfig& c) {
   for (const char* key : {"input_tokens", "output_tokens", "concurrency"}) v.require(key);
   v.count("input_tokens", c.input_tokens, within(1, kMostSize));
   v.count("output_tokens", c.output_tokens, within(1, kMostSize));
-  v.count("concurrency", c.concurrency, within(1, kMostSize));
-  v.choice("precision", c.precision, kDTypeNames);
+  v.one_or_more("concurrency", c.concurrency, within(1, kMostSize));
+  v.choice("precision", c.precision, kPrecisionNames);
+  v.choice("kv_precision", c.kv_precision, kPrecisionNames);
+  v.count("tensor_parallel", c.tensor_parallel, within(1, 1024));
 }
 
 template <class V>
 static void describe(V& v, TargetConfig& c) {
   v.name("name", c.name);
-  v.limit("memory", c.memory, parse_bytes, "bytes such as 60 GiB");
-  v.limit("parameters", c.parameters, parse_number, "a count such as 49e9");
-  v.limits("throughput", c.throughput, parse_number, "tokens per second such as 2500");
-  v.limits("latency", c.latency, parse_seconds, "a duration such as 3 s or 250 ms");
+  for (const Quantity q : kQuantities) v.limits(name_of(q), c.of(q), spelling_of(q).parse, spelling_of(q).example);
 }
 
 template <class V>
@@ -181,7 +189,7 @@ static void describe(V& v, SearchConfig& c) {
   v.section("distill", c.distill);
   v.section("score", c.score);
   v.named_sections("scenarios", c.scenarios);
-  v.choice("hardware", c.hardware, kHardwareNames);
+  v.name_or_path("hardware", c.hardware.name, c.hardware.file, hardware_choices());
   v.sections("constraints", c.constraints);
   v.section("solutions", c.solutions);
   v.section("baselines", c.baselines);
@@ -241,9 +249,42 @@ void check_pretrain(const SearchConfig& c, PretrainConfig& pretrain) {
   check_training(c, key, pretrain.training);
 }
 
+// The quantities' names as a config spells them.
+std::string quantity_names() {
+  std::string names;
+  for (const Quantity q : kQuantities) names += fmt::format("{}{}", names.empty() ? "" : ", ", name_of(q));
+  return names;
+}
+
+void check_limits(const SearchConfig& c, const TargetConfig& target, const std::string& key,
+                  const std::vector<std::string>& scenarios) {
+  for (const Quantity q : kQuantities)
+    for (const auto& [name, limit] : target.of(q)) {
+      const std::string place = fmt::format("{}.{}{}{}", key, name_of(q), name.empty() ? "" : ".", name);
+      if (q == Quantity::parameters && !name.empty())
+        throw impossible(c, place, "parameters are the same in every scenario; give one limit");
+      if (q != Quantity::parameters && name.empty() && scenarios.empty())
+        throw impossible(c, place, "needs a scenario, for which it is counted; give scenarios");
+      if (!name.empty() && std::find(scenarios.begin(), scenarios.end(), name) == scenarios.end())
+        throw impossible(c, place, "{}", unknown_name("scenario", name, scenarios).what());
+    }
+}
+
+void check_scenarios(const SearchConfig& c) {
+  for (const ScenarioConfig& scenario : c.scenarios)
+    for (size_t i = 0; i < scenario.concurrency.size(); ++i)
+      if (std::count(scenario.concurrency.begin(), scenario.concurrency.end(), scenario.concurrency[i]) > 1)
+        throw impossible(c, fmt::format("scenarios.{}.concurrency", scenario.name), "{} is there twice",
+                         scenario.concurrency[i]);
+}
+
 void check_constraints(const SearchConfig& c) {
   std::vector<std::string> scenarios, names;
-  for (const Scenario& scenario : c.scenarios) scenarios.push_back(scenario.name);
+  for (const ScenarioConfig& scenario : c.scenarios) {
+    scenarios.push_back(scenario.name);
+    if (scenario.concurrency.size() > 1)
+      for (const int64_t n : scenario.concurrency) scenarios.push_back(fmt::format("{}@{}", scenario.name, n));
+  }
   const bool is_list = c.source.find("constraints") && !c.source.find("constraints")->value.items.empty();
   for (size_t i = 0; i < c.constraints.size(); ++i) {
     const TargetConfig& target = c.constraints[i];
@@ -251,14 +292,9 @@ void check_constraints(const SearchConfig& c) {
     if (std::find(names.begin(), names.end(), target.name) != names.end())
       throw impossible(c, key, "a second target is called '{}'; give each its name", target.name);
     names.push_back(target.name);
-    if (!target.memory && !target.parameters && target.throughput.empty() && target.latency.empty())
-      throw impossible(c, key, "no limit; allowed: memory, parameters, throughput, latency");
-    if (target.memory && scenarios.empty())
-      throw impossible(c, key + ".memory", "needs a scenario, whose KV cache it counts; give scenarios");
-    for (const auto& [limits, what] : {std::pair(&target.throughput, ".throughput"), {&target.latency, ".latency"}})
-      for (const auto& [name, limit] : *limits)
-        if (std::find(scenarios.begin(), scenarios.end(), name) == scenarios.end())
-          throw impossible(c, key + what + "." + name, "{}", unknown_name("scenario", name, scenarios).what());
+    if (std::all_of(target.limits.begin(), target.limits.end(), [](const auto& limits) { return limits.empty(); }))
+      throw impossible(c, key, "no limit; allowed: {}", quantity_names());
+    check_limits(c, target, key, scenarios);
   }
 }
 
@@ -267,11 +303,8 @@ void check(SearchConfig& c) {
   if (c.teacher.pretrain) check_pretrain(c, *c.teacher.pretrain);
   check_training(c, "distill", c.distill.training);
   check_training(c, "uptrain", c.uptrain.training);
+  check_scenarios(c);
   check_constraints(c);
-  for (const int64_t span : c.search_space.spans)
-    if (span != 1)
-      throw impossible(c, "search_space.spans", "{}: a block that stands for several layers is not supported yet",
-                       span);
   const GkdLossWeights& loss = c.uptrain.loss;
   if (loss.cosine == 0 && loss.kl == 0 && loss.cross_entropy == 0)
     throw impossible(c, "uptrain.loss", "all weights are 0; one of cosine, kl, lm has to be more");
@@ -330,6 +363,28 @@ std::map<std::string, std::string> config_sections(const SearchConfig& config) {
   return sections;
 }
 
+std::vector<Constraint> constraints_of(const TargetConfig& target) {
+  std::vector<Constraint> constraints;
+  for (const Quantity q : kQuantities)
+    for (const auto& [scenario, limit] : target.of(q))
+      constraints.push_back({.quantity = q, .scenario = scenario, .bound = limit.value, .relative = limit.relative});
+  return constraints;
+}
+
+std::vector<Scenario> scenarios_of(const SearchConfig& config) {
+  std::vector<Scenario> scenarios;
+  for (const ScenarioConfig& s : config.scenarios)
+    for (const int64_t concurrency : s.concurrency)
+      scenarios.push_back({.name = s.concurrency.size() == 1 ? s.name : fmt::format("{}@{}", s.name, concurrency),
+                           .input_tokens = s.input_tokens,
+                           .output_tokens = s.output_tokens,
+                           .concurrency = concurrency,
+                           .precision = s.precision,
+                           .own_kv_precision = s.kv_precision,
+                           .tensor_parallel = s.tensor_parallel});
+  return scenarios;
+}
+
 void check_inputs(const SearchConfig& config) {
   const auto check_exists = [&](const std::string& key, const std::filesystem::path& path) {
     std::error_code error;  // other than that nothing is there
@@ -337,6 +392,7 @@ void check_inputs(const SearchConfig& config) {
       throw impossible(config, key, "no file or folder '{}'{}", path.string(), error ? ": " + error.message() : "");
   };
   check_exists("teacher", config.teacher.folder);
+  check_exists("hardware", config.hardware.file);
   for (size_t i = 0; i < config.data.train.size(); ++i)
     check_exists(fmt::format("data.train.{}", i), config.data.train[i]);
   for (size_t i = 0; i < config.data.validation.size(); ++i)
@@ -381,6 +437,7 @@ SearchSpace search_space(const SearchConfig& config, const ModelConfig& teacher)
   };
   SearchSpace space = {choices_of(Subblock::attention, config.search_space.attention),
                        choices_of(Subblock::ffn, config.search_space.ffn),
+                       {},
                        {}};
   for (size_t i = 0; i < config.search_space.pairs.size(); ++i) {
     const PairConfig& pair = config.search_space.pairs[i];
@@ -388,6 +445,18 @@ SearchSpace search_space(const SearchConfig& config, const ModelConfig& teacher)
     const BlockChoice block = {choice_of(Subblock::attention, pair.attention, key + ".attention"),
                                choice_of(Subblock::ffn, pair.ffn, key + ".ffn")};
     if (std::find(space.pairs.begin(), space.pairs.end(), block) == space.pairs.end()) space.pairs.push_back(block);
+  }
+  for (size_t i = 0; i < config.search_space.spans.size(); ++i) {
+    const SpanConfig& asked = config.search_space.spans[i];
+    const std::string key = fmt::format("search_space.spans.{}", i);
+    if (asked.layers > teacher.num_hidden_layers)
+      throw impossible(config, key + ".layers", "{}: the teacher has {} layers", asked.layers,
+                       teacher.num_hidden_layers);
+    const auto choice = [&](Subblock s, const std::string& text) {
+      return text.empty() ? teacher_choice(s, teacher) : choice_of(s, text, fmt::format("{}.{}", key, name_of(s)));
+    };
+    const Span span = {asked.layers, {choice(Subblock::attention, asked.attention), choice(Subblock::ffn, asked.ffn)}};
+    if (std::find(space.spans.begin(), space.spans.end(), span) == space.spans.end()) space.spans.push_back(span);
   }
   return space;
 }

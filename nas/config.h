@@ -1,4 +1,5 @@
 #pragma once
+#include <array>
 #include <filesystem>
 #include <map>
 #include <optional>
@@ -11,8 +12,8 @@
 #include "distill/gkd.h"
 #include "nas/units.h"
 #include "nas/yaml.h"
+#include "puzzle/limits.h"
 #include "puzzle/replace_one.h"
-#include "puzzle/scenario.h"
 
 namespace tangram {
 
@@ -62,11 +63,17 @@ struct PairConfig {
   std::string attention, ffn;
 };
 
+/// One block for every so many consecutive layers; a subblock that is not named is the teacher's kind and size.
+struct SpanConfig {
+  int64_t layers = 2;
+  std::string attention = {}, ffn = {};
+};
+
 /// Spelled as `parse_choice` reads them; the teacher's own subblocks are always options too.
 struct SearchSpaceConfig {
   std::vector<std::string> attention, ffn;
-  std::vector<PairConfig> pairs;     ///< trained and scored together
-  std::vector<int64_t> spans = {1};  ///< numbers of layers that one block may stand for; only 1 so far
+  std::vector<PairConfig> pairs;  ///< trained and scored together
+  std::vector<SpanConfig> spans;
 };
 
 /// In which order layers take their steps; the students are the same, bit for bit.
@@ -87,14 +94,26 @@ struct ScoreConfig {
   Metric objective = Metric::kl_divergence;  ///< what the search makes best
 };
 
-/// Limits that one student has to keep. Memory holds in every scenario.
+/// A load that costs are given for, as in Scenario; several concurrencies leave the batch size to the search.
+struct ScenarioConfig {
+  std::string name;
+  int64_t input_tokens = 0, output_tokens = 0;
+  std::vector<int64_t> concurrency;
+  Precision precision = Precision::bf16;
+  std::optional<Precision> kv_precision = {};
+  int64_t tensor_parallel = 1;
+};
+
+/// Limits that one student has to keep: for each quantity, scenario (or group of them) -> limit. The limit of the empty
+/// name holds in every scenario.
 struct TargetConfig {
   std::string name = "student";
-  std::optional<Limit> memory;              ///< bytes
-  std::optional<Limit> parameters;          ///< count
-  std::map<std::string, Limit> throughput;  ///< scenario -> at least so many output tokens per second
-  std::map<std::string, Limit> latency;     ///< scenario -> at most so many seconds for all of it
+  std::array<std::map<std::string, Limit>, kQuantities.size()> limits = {};
+
+  std::map<std::string, Limit>& of(Quantity q) { return limits[static_cast<size_t>(q)]; }
+  const std::map<std::string, Limit>& of(Quantity q) const { return limits[static_cast<size_t>(q)]; }
 };
+std::vector<Constraint> constraints_of(const TargetConfig& target);
 
 struct SolutionsConfig {
   int64_t count = 1;
@@ -119,7 +138,13 @@ struct EvaluateConfig {
   bool without_distillation = false;  ///< the students with their variants as they were initialised, too
 };
 
-enum class Hardware : uint8_t { this_machine };
+/// The machine that costs are for: this one, measured; or one that a description tells of, modelled.
+struct HardwareConfig {
+  std::string name = "this";   ///< or one of known_hardware_names()
+  std::filesystem::path file;  ///< a description of the user's own, in place of the name
+
+  bool is_this() const { return file.empty() && name == "this"; }
+};
 enum class ExportFormat : uint8_t { huggingface };
 
 /// One search config, checked. The member initialisers are the defaults.
@@ -129,8 +154,8 @@ struct SearchConfig {
   SearchSpaceConfig search_space;
   DistillConfig distill;
   ScoreConfig score;
-  std::vector<Scenario> scenarios;
-  Hardware hardware = Hardware::this_machine;
+  std::vector<ScenarioConfig> scenarios;
+  HardwareConfig hardware;
   std::vector<TargetConfig> constraints;
   SolutionsConfig solutions;
   BaselinesConfig baselines;
@@ -154,6 +179,9 @@ SearchConfig read_search_config(const std::filesystem::path& path, std::span<con
 SearchConfig parse_config(std::string_view text, const std::string& name, const std::filesystem::path& folder,
                           std::span<const std::string> overrides = {});
 
+/// The scenarios in order, one for each concurrency, which then ends the name: `chat@64`.
+std::vector<Scenario> scenarios_of(const SearchConfig& config);
+
 /// Throws Error naming place and key of a teacher or text that is not there.
 void check_inputs(const SearchConfig& config);
 
@@ -169,10 +197,18 @@ std::map<std::string, std::string> config_sections(const SearchConfig& config);
 /// Where the config has `key.path` (list items by number), for a message; the config's name if it is a default.
 std::string place_of(const SearchConfig& config, std::string_view key_path);
 
+/// A block that may stand for any `layers` consecutive layers.
+struct Span {
+  int64_t layers;
+  BlockChoice block;
+  bool operator==(const Span&) const = default;
+};
+
 /// The search space of one teacher, duplicates removed, its own subblocks first.
 struct SearchSpace {
   std::vector<Choice> attention, ffn;
   std::vector<BlockChoice> pairs;
+  std::vector<Span> spans;
 };
 
 /// Throws Error naming place and key of a variant that this teacher does not have.

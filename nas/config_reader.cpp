@@ -58,6 +58,13 @@ void ConfigReader::counts(std::string_view key, std::vector<int64_t>& value, Ran
   for (const YamlNode& item : list->items) value.push_back(read_count(item, join(key), range));
 }
 
+void ConfigReader::one_or_more(std::string_view key, std::vector<int64_t>& value, Range range) {
+  const YamlNode* node = find(key);
+  if (!node) return;
+  if (node->kind == YamlNode::Kind::list && !node->items.empty()) return counts(key, value, range);
+  value = {read_count(*node, join(key), range)};
+}
+
 void ConfigReader::number(std::string_view key, double& value, Range range) {
   quantity(key, value, parse_number, range, "a number", "0.5 or 1e-4");
 }
@@ -68,6 +75,10 @@ void ConfigReader::fraction(std::string_view key, double& value, Range range) {
 
 void ConfigReader::seconds(std::string_view key, double& value, Range range) {
   quantity(key, value, parse_seconds, range, "seconds or a duration", "90, 30 s or 5 min");
+}
+
+void ConfigReader::bytes(std::string_view key, double& value, Range range) {
+  quantity(key, value, parse_bytes, range, "bytes", "85.5e9, 80 GB or 16 GiB");
 }
 
 void ConfigReader::text(std::string_view key, std::string& value) {
@@ -112,19 +123,35 @@ static Limit read_limit(const YamlNode& node, const std::string& path,
   return *limit;
 }
 
-void ConfigReader::limit(std::string_view key, std::optional<Limit>& value,
-                         std::optional<double> (*absolute)(std::string_view), std::string_view example) {
-  if (const YamlNode* node = find(key)) value = read_limit(*node, join(key), absolute, example);
-}
-
 void ConfigReader::limits(std::string_view key, std::map<std::string, Limit>& value,
                           std::optional<double> (*absolute)(std::string_view), std::string_view example) {
   const YamlNode* node = find(key);
   if (!node) return;
-  check_map(*node, join(key));
   value.clear();
-  for (const YamlEntry& entry : node->entries)
+  if (node->kind == YamlNode::Kind::scalar) {
+    value[""] = read_limit(*node, join(key), absolute, example);
+    return;
+  }
+  check_map(*node, join(key));
+  for (const YamlEntry& entry : node->entries) {
+    if (entry.key.empty()) throw bad_input("{}: {}: a limit without its scenario's name", entry.where, join(key));
     value[entry.key] = read_limit(entry.value, join(key) + "." + entry.key, absolute, example);
+  }
+}
+
+void ConfigReader::name_or_path(std::string_view key, std::string& name, std::filesystem::path& path,
+                                const std::vector<std::string>& known) {
+  const YamlNode* node = find(key);
+  if (!node) return;
+  const std::string& text = scalar_of(*node, join(key), "a name or a path");
+  if (text.find('/') != std::string::npos || text.ends_with(".yaml") || text.ends_with(".yml")) {
+    path = resolve(*node, join(key));
+    return;
+  }
+  if (std::find(known.begin(), known.end(), text) == known.end())
+    throw bad_input("{}: {}: {}; or the path of a .yaml file", node->where, join(key),
+                    unknown_name("value", text, known).what());
+  name = text, path.clear();
 }
 
 void ConfigReader::finish() const {

@@ -36,24 +36,32 @@ class ConfigReader {
   void count(std::string_view key, int64_t& value, Range range);
   void count(std::string_view key, uint64_t& value, Range range);  ///< range.low is not negative
   void counts(std::string_view key, std::vector<int64_t>& value, Range range);
+  void one_or_more(std::string_view key, std::vector<int64_t>& value, Range range);  ///< `8`, or `[8, 16]`
   void number(std::string_view key, double& value, Range range);
   void fraction(std::string_view key, double& value, Range range);  ///< `20%` or `0.2`
   void seconds(std::string_view key, double& value, Range range);   ///< `30 s`, `5 min`
+  void bytes(std::string_view key, double& value, Range range);     ///< `85.5e9`, `80 GB`
   void text(std::string_view key, std::string& value);
   void texts(std::string_view key, std::vector<std::string>& value);  ///< no two of them alike
   void name(std::string_view key, std::string& value);                ///< usable as a file's name
   void path(std::string_view key, std::filesystem::path& value);
   void paths(std::string_view key, std::vector<std::filesystem::path>& value);
-  void limit(std::string_view key, std::optional<Limit>& value, std::optional<double> (*absolute)(std::string_view),
-             std::string_view example);
-  /// One limit for each of the names that are the map's keys.
+  /// One limit for each of the names that are the map's keys; or one alone, of the empty name.
   void limits(std::string_view key, std::map<std::string, Limit>& value,
               std::optional<double> (*absolute)(std::string_view), std::string_view example);
+
+  /// One of `known`; or the path of a file: what has a slash, or ends in .yaml.
+  void name_or_path(std::string_view key, std::string& name, std::filesystem::path& path,
+                    const std::vector<std::string>& known);
 
   /// One of `names`, whose order is the enum's.
   template <class E>
   void choice(std::string_view key, E& value, std::span<const std::string_view> names) {
     if (const YamlNode* node = find(key)) value = static_cast<E>(index_of(*node, join(key), names));
+  }
+  template <class E>
+  void choice(std::string_view key, std::optional<E>& value, std::span<const std::string_view> names) {
+    if (find(key)) choice(key, value.emplace(), names);
   }
   template <class E>
   void choices(std::string_view key, std::vector<E>& value, std::span<const std::string_view> names) {
@@ -91,14 +99,22 @@ class ConfigReader {
       read(entry.value, join(key) + "." + entry.key, value.back());
     }
   }
-  /// A list of sections. A lone section is a list of one.
+  /// A list of sections. A lone section is a list of one. An item that is a scalar stands for a section with nothing
+  /// but `scalar_key`, if there is one.
   template <class T>
-  void sections(std::string_view key, std::vector<T>& value) {
+  void sections(std::string_view key, std::vector<T>& value, std::string_view scalar_key = {}) {
     const YamlNode* node = find(key);
     if (!node) return;
     value.clear();
     if (node->kind == YamlNode::Kind::map) return read(*node, join(key), value.emplace_back());
-    for (const YamlNode& item : find_list(key)->items) read(item, join(key), value.emplace_back());
+    for (const YamlNode& item : find_list(key)->items) {
+      YamlNode section = item;
+      if (item.kind == YamlNode::Kind::scalar && !scalar_key.empty()) {
+        section.kind = YamlNode::Kind::map;
+        section.entries = {{.key = std::string(scalar_key), .where = item.where, .value = item}};
+      }
+      read(section, join(key), value.emplace_back());
+    }
   }
 
   /// A key without which the section means nothing.

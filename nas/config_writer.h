@@ -27,8 +27,12 @@ class ConfigWriter {
   void counts(std::string_view key, const std::vector<int64_t>& value, Range) {
     list(key, value, [](int64_t count) { return fmt::format("{}", count); });
   }
+  void one_or_more(std::string_view key, const std::vector<int64_t>& value, Range range) {
+    value.size() == 1 ? count(key, value[0], range) : counts(key, value, range);
+  }
   void fraction(std::string_view key, double value, Range) { line(key, format_exact(value)); }
   void seconds(std::string_view key, double value, Range) { line(key, format_exact(value)); }
+  void bytes(std::string_view key, double value, Range) { line(key, format_exact(value)); }
   void text(std::string_view key, const std::string& value) { line(key, yaml_scalar(value)); }
   void name(std::string_view key, const std::string& value) { line(key, yaml_scalar(value)); }
   void texts(std::string_view key, const std::vector<std::string>& value) {
@@ -40,11 +44,9 @@ class ConfigWriter {
   void paths(std::string_view key, const std::vector<std::filesystem::path>& value) {
     list(key, value, [&](const std::filesystem::path& p) { return yaml_scalar(spell_path_(p)); });
   }
-  void limit(std::string_view key, const std::optional<Limit>& value, auto, std::string_view) {
-    if (value) line(key, format_exact(*value));
-  }
   void limits(std::string_view key, const std::map<std::string, Limit>& value, auto, std::string_view) {
     if (value.empty()) return;
+    if (value.size() == 1 && value.begin()->first.empty()) return line(key, format_exact(value.begin()->second));
     open(key);
     for (const auto& [name, limit] : value) line(name, format_exact(limit));
     depth_ -= 1;
@@ -52,6 +54,14 @@ class ConfigWriter {
   template <class E>
   void choice(std::string_view key, E value, std::span<const std::string_view> names) {
     line(key, names[static_cast<size_t>(value)]);
+  }
+  template <class E>
+  void choice(std::string_view key, const std::optional<E>& value, std::span<const std::string_view> names) {
+    if (value) choice(key, *value, names);
+  }
+  void name_or_path(std::string_view key, const std::string& name, const std::filesystem::path& value,
+                    const std::vector<std::string>&) {
+    value.empty() ? line(key, yaml_scalar(name)) : path(key, value);
   }
   template <class E>
   void choices(std::string_view key, const std::vector<E>& value, std::span<const std::string_view> names) {
@@ -80,7 +90,7 @@ class ConfigWriter {
     depth_ -= 1;
   }
   template <class T>
-  void sections(std::string_view key, std::vector<T>& value) {
+  void sections(std::string_view key, std::vector<T>& value, std::string_view = {}) {
     if (value.empty()) return;
     open(key);
     for (T& item : value) {

@@ -85,12 +85,26 @@ class DepthFirstStage {
   int64_t layer_count() const { return run_.teacher.config.num_hidden_layers; }
   fs::path curve_path(int64_t layer) const { return in_.work / fmt::format("curve-{}.safetensors", layer); }
   bool is_done(int64_t layer) const { return fs::exists(curve_path(layer)); }
-  bool has_input(int64_t layer) const { return layer == 0 || fs::exists(boundary_path(run_.boundaries, layer)); }
+  bool has_boundary(int64_t layer) const { return layer == 0 || fs::exists(boundary_path(run_.boundaries, layer)); }
+  /// The first layer whose input is needed to train `layer`.
+  int64_t first_input(int64_t layer) const {
+    int64_t first = layer;
+    for (const size_t place : places_of(layer)) first = std::min(first, run_.replacements[place].first_layer);
+    return first;
+  }
+  /// From where to compute what is not there of the boundaries that `layer` needs; `layer` if all of them are.
+  int64_t first_pass(int64_t layer) const {
+    int64_t from = layer;
+    for (int64_t l = first_input(layer); l <= layer; ++l)
+      if (!has_boundary(l)) from = std::min(from, l - 1);
+    while (!has_boundary(from)) --from;
+    return from;
+  }
 
   std::vector<size_t> places_of(int64_t layer) const {
     std::vector<size_t> places;
     for (size_t i = 0; i < run_.replacements.size(); ++i)
-      if (run_.replacements[i].first_layer == layer) places.push_back(i);
+      if (run_.replacements[i].last_layer() == layer) places.push_back(i);
     return places;
   }
 
@@ -103,15 +117,14 @@ class DepthFirstStage {
 
   void check_disk(const std::vector<int64_t>& layers) const {
     if (layers.empty()) return;
-    const BldPlan plan = DepthFirstLayer::plan(run_, layers[0], blank_batch(run_.options.batch_tokens, 1),
+    const BldPlan plan = DepthFirstLayer::plan(run_, layers.back(), blank_batch(run_.options.batch_tokens, 1),
                                                in_.ctx.device, in_.ctx.threads);
     const int64_t library = std::ssize(layers) * plan.weight_bytes;  // of those that are done it is on the disk
     check_depth_first_disk(run_, plan, library, free_disk_bytes(in_.work) + bytes_in(in_.work), in_.work.string());
   }
 
   void say_origin(int64_t layer) const {
-    int64_t from = layer;
-    while (!has_input(from)) --from;
+    const int64_t from = first_pass(layer);
     if (from < layer)
       in_.console.say("distill: the boundary before layer {} is not there; computing it through layers {} to {}", layer,
                       from, layer - 1);
@@ -119,17 +132,18 @@ class DepthFirstStage {
       in_.console.say("distill: the boundary before layer {} is there", layer);
   }
 
-  /// The input of `layer`, by a forward pass where no wave has left it. Only what such passes made goes again.
+  /// The inputs that `layer` needs, by a forward pass where no wave has left them. Only what such passes made and
+  /// nothing needs goes again.
   void make_boundary(int64_t layer) {
-    int64_t from = layer;
-    while (!has_input(from)) --from;
+    const int64_t from = first_pass(layer), needed = first_input(layer);
     for (int64_t l = from; l < layer; ++l) {
+      if (has_boundary(l + 1)) continue;
       DepthFirstLayer pass(run_, l, /*trained=*/false, in_.ctx);
       LossCurve nothing;
       run_layer(pass, l, in_.work / fmt::format("pass-{}.safetensors", l), "pass through", nothing,
                 [&] { pass.start(); });
       fs::remove(in_.work / fmt::format("pass-{}.safetensors", l));
-      if (l > from) fs::remove(boundary_path(run_.boundaries, l));
+      if (l > from && l < needed) fs::remove(boundary_path(run_.boundaries, l));
     }
   }
 
@@ -145,7 +159,15 @@ class DepthFirstStage {
     const NamedTensor losses{kCurveName, view_of(curve.values.data(), run_.steps, std::ssize(curve.columns))};
     write_safetensors(curve_path(layer), std::span(&losses, 1));
     fs::remove(checkpoint);
-    if (layer > 0) fs::remove(boundary_path(run_.boundaries, layer));
+    for (int64_t l = 1; l <= layer; ++l)
+      if (!is_needed(l)) fs::remove(boundary_path(run_.boundaries, l));
+  }
+
+  /// Whether a layer that is not done reads the boundary before `boundary`.
+  bool is_needed(int64_t boundary) const {
+    for (int64_t l = boundary; l < layer_count(); ++l)
+      if (!is_done(l) && first_input(l) <= boundary) return true;
+    return false;
   }
 
   template <class Start>
@@ -191,17 +213,19 @@ class DepthFirstStage {
 void check_depth_first_disk(const DepthFirstRun& run, const BldPlan& plan, int64_t library_bytes, int64_t free_bytes,
                             const std::string& place) {
   const int64_t need = depth_first_disk_bytes(run, plan) + library_bytes, boundary = run.boundary().bytes();
+  const int64_t boundaries = boundaries_at_once(run);
   if (need <= free_bytes) return;
   const int64_t batch = run.options.batch_tokens * run.options.micro_batches;
-  const int64_t rest = free_bytes - (need - 2 * boundary);  // for two boundaries
-  const int64_t tokens = rest / (2 * boundary / (run.steps * batch)) / batch * batch;
+  const int64_t rest = free_bytes - (need - boundaries * boundary);  // for boundaries
+  const int64_t tokens = boundaries > 0 ? rest / (boundaries * boundary / (run.steps * batch)) / batch * batch : 0;
   const std::string less =
       tokens > 0 ? fmt::format("distill.tokens to at most {}", tokens) : "distill.tokens and the number of variants";
   throw bad_input(
-      "{}: distilling depth first needs {} of disk (two boundaries of {}, two checkpoints of {}, a library of {}), and "
+      "{}: distilling depth first needs {} of disk ({} boundaries of {}, two checkpoints of {}, a library of {}), and "
       "{} are free; lower {}, or put the run on a larger disk with --run-dir",
-      place, format_bytes(double(need)), format_bytes(double(boundary)), format_bytes(double(plan.checkpoint_bytes())),
-      format_bytes(double(library_bytes)), format_bytes(double(std::max<int64_t>(free_bytes, 0))), less);
+      place, format_bytes(double(need)), boundaries, format_bytes(double(boundary)),
+      format_bytes(double(plan.checkpoint_bytes())), format_bytes(double(library_bytes)),
+      format_bytes(double(std::max<int64_t>(free_bytes, 0))), less);
 }
 
 std::vector<fs::path> run_distill_depth_first(const StageInput& in) {

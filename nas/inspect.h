@@ -1,9 +1,7 @@
 #pragma once
 #include <filesystem>
 
-#include "blocks/architecture.h"
 #include "nas/model_verbs.h"
-#include "nas/table.h"
 
 namespace tangram {
 
@@ -12,8 +10,5 @@ void inspect_model(const std::filesystem::path& folder, const VerbInput& in);
 /// `metric` is that of the tables; empty: kl_divergence, or the first if the table has none of that name.
 void inspect_scores(const std::filesystem::path& file, const std::string& metric, const VerbInput& in);
 void inspect_run(const std::filesystem::path& run_dir, const VerbInput& in);
-
-/// What blocks a model is made of, equal ones beside each other in one row: layers `0-3`, attention, ffn.
-Table block_table(const Architecture& architecture);
 
 }  // namespace tangram

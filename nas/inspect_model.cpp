@@ -5,6 +5,7 @@
 #include "blocks/kv_cache.h"
 #include "blocks/safetensors.h"
 #include "nas/inspect.h"
+#include "nas/table.h"
 #include "nas/units.h"
 #include "puzzle/costs.h"
 
@@ -77,8 +78,7 @@ void print_json(const ModelDescription& model, const Stored& stored, int64_t par
   fmt::print(in.out, "{}\n", json.dump(2));
 }
 
-}  // namespace
-
+// What blocks a model is made of, equal ones beside each other in one row.
 Table block_table(const Architecture& architecture) {
   Table table{.header = {"layers", "attention", "ffn"}, .rows = {}};
   for (const auto& [first, last] : runs_of(architecture))
@@ -86,6 +86,8 @@ Table block_table(const Architecture& architecture) {
         {layer_range(first, last), architecture[first].attention.name(), architecture[first].ffn.name()});
   return table;
 }
+
+}  // namespace
 
 void inspect_model(const std::filesystem::path& folder, const VerbInput& in) {
   const ModelDescription model = read_config(folder);

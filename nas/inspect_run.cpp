@@ -1,8 +1,7 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
-#include "blocks/config_json.h"
-#include "nas/architecture_file.h"
+#include "nas/found_students.h"
 #include "nas/inspect.h"
 #include "nas/run_directory.h"
 #include "nas/run_files.h"
@@ -14,19 +13,10 @@ namespace {
 
 namespace fs = std::filesystem;
 
-struct Chosen {
-  ChosenArchitecture architecture;
-  Architecture blocks;
-};
-
 // What the search left behind; nothing before it has run.
-std::vector<Chosen> read_chosen(const SearchConfig& config, const fs::path& run_dir) {
+std::vector<ChosenArchitecture> read_chosen(const fs::path& run_dir) {
   const fs::path folder = architecture_path(run_dir, "any").parent_path();
-  if (!fs::exists(folder)) return {};
-  const ModelConfig teacher = read_config(teacher_path(config, run_dir)).config;
-  std::vector<Chosen> all;
-  for (const ChosenArchitecture& a : read_architectures(folder, teacher)) all.push_back({a, blocks_of(a, teacher)});
-  return all;
+  return fs::exists(folder) ? read_architectures(folder) : std::vector<ChosenArchitecture>();
 }
 
 std::string figure_text(const std::string& name, double value) {
@@ -36,14 +26,13 @@ std::string figure_text(const std::string& name, double value) {
   return name == "parameters" ? format_count(value) : fmt::format("{:.5f}", value);
 }
 
-Table chosen_table(const std::vector<Chosen>& chosen) {
+Table chosen_table(const std::vector<ChosenArchitecture>& chosen) {
   std::set<std::string> figures;
-  for (const Chosen& c : chosen)
-    for (const auto& [figure, value] : c.architecture.predicted) figures.insert(figure);
+  for (const ChosenArchitecture& a : chosen)
+    for (const auto& [figure, value] : a.predicted) figures.insert(figure);
   Table table{.header = {"architecture", "method", "by", "proven"}, .rows = {}};
   table.header.insert(table.header.end(), figures.begin(), figures.end());
-  for (const Chosen& c : chosen) {
-    const ChosenArchitecture& a = c.architecture;
+  for (const ChosenArchitecture& a : chosen) {
     std::vector<std::string> cells{a.name, a.method, a.objective, a.proven ? "yes" : "no"};
     for (const std::string& figure : figures) {
       const auto found = a.predicted.find(figure);
@@ -54,13 +43,12 @@ Table chosen_table(const std::vector<Chosen>& chosen) {
   return table;
 }
 
-nlohmann::ordered_json json_of(const Chosen& c) {
-  const ChosenArchitecture& a = c.architecture;
+nlohmann::ordered_json json_of(const ChosenArchitecture& a) {
   nlohmann::ordered_json json = {{"name", a.name},           {"target", a.target}, {"method", a.method},
                                  {"objective", a.objective}, {"proven", a.proven}, {"predicted", a.predicted}};
   json["blocks"] = nlohmann::ordered_json::array();
-  for (const BlockChoice& block : c.blocks)
-    json["blocks"].push_back({{"attention", block.attention.name()}, {"ffn", block.ffn.name()}});
+  for (const ChosenBlock& block : a.blocks)
+    json["blocks"].push_back({{"attention", block.attention}, {"ffn", block.ffn}, {"layers", block.layers}});
   return json;
 }
 
@@ -68,7 +56,7 @@ nlohmann::ordered_json json_of(const Chosen& c) {
 
 void inspect_run(const fs::path& run_dir, const VerbInput& in) {
   const SearchConfig config = read_search_config(run_dir / "config.yaml");
-  const std::vector<Chosen> chosen = read_chosen(config, run_dir);
+  const std::vector<ChosenArchitecture> chosen = read_chosen(run_dir);
   Table stages{.header = {"stage", "state"}, .rows = {}};
   for (const Stage& stage : all_stages()) {
     if (stage.is_part_of && !stage.is_part_of(config)) continue;
@@ -79,16 +67,15 @@ void inspect_run(const fs::path& run_dir, const VerbInput& in) {
     nlohmann::ordered_json json = {{"kind", "run"}};
     for (const auto& row : stages.rows) json["stages"][row[0]] = row[1];
     json["architectures"] = nlohmann::ordered_json::array();
-    for (const Chosen& c : chosen) json["architectures"].push_back(json_of(c));
+    for (const ChosenArchitecture& a : chosen) json["architectures"].push_back(json_of(a));
     fmt::print(in.out, "{}\n", json.dump(2));
     return;
   }
   fmt::print(in.out, "{}", format_table(stages));
   if (chosen.empty()) return;
   fmt::print(in.out, "\nArchitectures, with what was predicted of them\n\n{}", format_table(chosen_table(chosen)));
-  for (const Chosen& c : chosen)
-    if (is_healed(c.architecture))
-      fmt::print(in.out, "\n{}\n\n{}", c.architecture.name, format_table(block_table(c.blocks)));
+  for (const ChosenArchitecture& a : chosen)
+    if (is_healed(a)) fmt::print(in.out, "\n{}\n\n{}", a.name, format_table(block_table(a)));
 }
 
 }  // namespace tangram

@@ -5,12 +5,11 @@
 #include <set>
 
 #include "nas/inspect.h"
-#include "puzzle/score_table.h"
+#include "nas/table.h"
+#include "puzzle/outliers.h"
 
 namespace tangram {
 namespace {
-
-constexpr double kOutlierRanges = 3;  // Tukey's outer fence: so many interquartile ranges above the third quartile
 
 /// A row of the table as seen through one metric.
 struct Score {
@@ -34,14 +33,6 @@ std::string_view kind_of(const TableRow& row) {
 using Layers = std::pair<int64_t, int64_t>;  // first and last
 Layers layers_of(const TableRow& row) { return {row.first_layer, row.first_layer + row.layer_count - 1}; }
 
-// Value at `part` of the sorted values, interpolated.
-double quantile(const std::vector<double>& sorted, double part) {
-  const double at = part * double(sorted.size() - 1);
-  const auto i = static_cast<size_t>(at);
-  const double next = i + 1 < sorted.size() ? sorted[i + 1] : sorted[i];
-  return sorted[i] + (at - double(i)) * (next - sorted[i]);
-}
-
 /// One variant in all layers.
 struct Column {
   std::string variant;
@@ -49,10 +40,10 @@ struct Column {
   std::map<Layers, const Score*> cells;
 };
 
-// The columns of a grid, best first, with the outliers of each marked. Variants without a score come last.
-std::vector<Column> columns_of(std::vector<Score>& scores, std::string_view kind) {
-  std::map<std::string, std::vector<Score*>> variants;
-  for (Score& s : scores)
+// The columns of a grid, best first. Variants without a score come last.
+std::vector<Column> columns_of(const std::vector<Score>& scores, std::string_view kind) {
+  std::map<std::string, std::vector<const Score*>> variants;
+  for (const Score& s : scores)
     if (kind_of(*s.row) == kind) variants[variant_of(*s.row)].push_back(&s);
   std::vector<Column> columns;
   for (const auto& [variant, members] : variants) {
@@ -61,13 +52,7 @@ std::vector<Column> columns_of(std::vector<Score>& scores, std::string_view kind
       if (!std::isnan(s->loss)) losses.push_back(s->loss);
     std::sort(losses.begin(), losses.end());
     Column column{.variant = variant, .median = losses.empty() ? INFINITY : quantile(losses, 0.5), .cells = {}};
-    for (Score* s : members) {
-      if (!losses.empty()) {
-        const double q1 = quantile(losses, 0.25), q3 = quantile(losses, 0.75);
-        s->outlier = s->loss > q3 + kOutlierRanges * (q3 - q1);
-      }
-      column.cells[layers_of(*s->row)] = s;
-    }
+    for (const Score* s : members) column.cells[layers_of(*s->row)] = s;
     columns.push_back(column);
   }
   std::stable_sort(columns.begin(), columns.end(),
@@ -100,24 +85,47 @@ std::string grid_text(const std::vector<Column>& columns) {
 }
 
 std::vector<Score> scores_of(const ScoreTable& table, size_t metric) {
-  const TableMetric& m = table.metrics[metric];
+  const std::vector<double> losses = losses_of(table, metric);
+  const std::vector<bool> outliers = outliers_of(table, losses);
   std::vector<Score> scores;
-  for (const TableRow& row : table.rows) {
-    const double change = row.values[metric] - m.teacher;
-    scores.push_back({.row = &row,
-                      .loss = row.teacher          ? 0
-                              : m.higher_is_better ? -change
-                                                   : change,
-                      .standard_error = row.standard_errors[metric]});
-  }
+  for (size_t r = 0; r < table.rows.size(); ++r)
+    scores.push_back({.row = &table.rows[r],
+                      .loss = losses[r],
+                      .standard_error = table.rows[r].standard_errors[metric],
+                      .outlier = outliers[r]});
   return scores;
+}
+
+nlohmann::ordered_json scenarios_json(const ScoreTable& table) {
+  nlohmann::ordered_json scenarios = nlohmann::ordered_json::array();
+  for (size_t s = 0; s < table.scenarios.size(); ++s) {
+    const Scenario& scenario = table.scenarios[s];
+    const CostSource& source = table.sources[s];
+    scenarios.push_back({{"name", scenario.name},
+                         {"input_tokens", scenario.input_tokens},
+                         {"output_tokens", scenario.output_tokens},
+                         {"concurrency", scenario.concurrency},
+                         {"precision", name_of(scenario.precision)},
+                         {"kv_precision", name_of(scenario.kv_precision())},
+                         {"tensor_parallel", scenario.tensor_parallel},
+                         {"source", source.name},
+                         {"prefill_factor", source.prefill_factor},
+                         {"decode_factor", source.decode_factor},
+                         {"prefill_error", source.prefill_error},
+                         {"decode_error", source.decode_error}});
+  }
+  return scenarios;
 }
 
 void print_json(const ScoreTable& table, const TableMetric& metric, const std::vector<Score>& scores,
                 const VerbInput& in) {
-  nlohmann::ordered_json json = {{"kind", "scores"},          {"layers", table.layer_count},
-                                 {"metric", metric.name},     {"units", metric.units},
-                                 {"teacher", metric.teacher}, {"replacements", nlohmann::ordered_json::array()}};
+  nlohmann::ordered_json json = {{"kind", "scores"},
+                                 {"layers", table.layer_count},
+                                 {"metric", metric.name},
+                                 {"units", metric.units},
+                                 {"teacher", metric.teacher},
+                                 {"scenarios", scenarios_json(table)},
+                                 {"replacements", nlohmann::ordered_json::array()}};
   for (const Score& s : scores)  // NaN is written as null
     json["replacements"].push_back({{"first_layer", s.row->first_layer},
                                     {"layer_count", s.row->layer_count},
@@ -129,14 +137,31 @@ void print_json(const ScoreTable& table, const TableMetric& metric, const std::v
   fmt::print(in.out, "{}\n", json.dump(2));
 }
 
+// How whole models compare with the sums of their parts.
+void print_source(const CostSource& source, const VerbInput& in) {
+  const auto print = [&](std::string_view what, double factor, double error) {
+    if (std::isnan(error)) return;
+    fmt::print(in.out, "  {}: whole models take {:.3f} times the sum of their parts, ± {:.1f} %\n", what, factor,
+               100 * error);
+  };
+  print("prefill", source.prefill_factor, source.prefill_error);
+  print("decode", source.decode_factor, source.decode_error);
+}
+
 void print_scenarios(const ScoreTable& table, const VerbInput& in) {
   for (size_t s = 0; s < table.scenarios.size(); ++s) {
     const Scenario& scenario = table.scenarios[s];
     const auto measured = std::count_if(table.rows.begin(), table.rows.end(),
                                         [&](const TableRow& row) { return !std::isnan(row.costs[s].prefill_seconds); });
-    fmt::print(in.out, "scenario {}: {} tokens in, {} out, {} sequences, {}; measured for {} of {} replacements\n",
-               scenario.name, scenario.input_tokens, scenario.output_tokens, scenario.concurrency,
-               name_of(scenario.precision), measured, table.rows.size());
+    const CostSource& source = table.sources[s];
+    std::string how = std::string(name_of(scenario.precision));
+    if (scenario.kv_precision() != scenario.precision) how += fmt::format(", KV {}", name_of(scenario.kv_precision()));
+    if (scenario.tensor_parallel > 1) how += fmt::format(", {} devices", scenario.tensor_parallel);
+    fmt::print(in.out, "scenario {}: {} tokens in, {} out, {} sequences, {}; {} for {} of {} replacements\n",
+               scenario.name, scenario.input_tokens, scenario.output_tokens, scenario.concurrency, how,
+               source.name == kMeasured || source.name.empty() ? kMeasured : "modelled from " + source.name, measured,
+               table.rows.size());
+    print_source(source, in);
   }
 }
 
@@ -154,7 +179,7 @@ void inspect_scores(const std::filesystem::path& file, const std::string& metric
   const ScoreTable table = read_scores(file);
   const size_t index = metric.empty() ? default_metric(table, file) : metric_index(table, metric);
   const TableMetric& m = table.metrics[index];
-  std::vector<Score> scores = scores_of(table, index);
+  const std::vector<Score> scores = scores_of(table, index);
   std::string text;
   for (const std::string_view kind : {"attention", "ffn", "block"})
     if (const std::vector<Column> columns = columns_of(scores, kind); !columns.empty())

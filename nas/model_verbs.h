@@ -36,5 +36,7 @@ std::function<void(const VerbInput&)> add_evaluate(CLI::App& app);
 std::function<void(const VerbInput&)> add_bench(CLI::App& app);
 std::function<void(const VerbInput&)> add_inspect(CLI::App& app);
 std::function<void(const VerbInput&)> add_plan(CLI::App& app);
+std::function<void(const VerbInput&)> add_search(CLI::App& app);
+std::function<void(const VerbInput&)> add_import_scores(CLI::App& app);
 
 }  // namespace tangram

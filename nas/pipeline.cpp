@@ -3,6 +3,7 @@
 
 #include "blocks/file.h"
 #include "nas/digest.h"
+#include "nas/gpu_run.h"
 #include "nas/stages.h"
 #include "nas/units.h"
 
@@ -50,17 +51,30 @@ void check_predecessors(const Stage& stage, std::string_view asked, std::span<co
   }
 }
 
+/// Of the stages that are asked for those that are not complete, as far as can be seen before the first of them runs.
+std::vector<std::string_view> names_to_run(std::span<const Stage> stages, const SearchConfig& config,
+                                           const PipelineOptions& options) {
+  std::vector<std::string_view> names;
+  for (const Stage& stage : stages)
+    if ((options.only.empty() || stage.name == options.only) &&
+        (options.again || !reason_incomplete(config.run_dir, stage.name).empty()))
+      names.push_back(stage.name);
+  return names;
+}
+
 }  // namespace
 
 std::vector<StageResult> run_pipeline(std::span<const Stage> all, const SearchConfig& config,
                                       const PipelineOptions& options, Context& ctx, Console& console) {
   const std::vector<Stage> stages = stages_of(all, config);
   check_inputs(config);
+  if (ctx.device == Device::cuda) check_gpu_memory(config, names_to_run(stages, config, options));
   const Sections sections = config_sections(config);
   Digest teacher;
   teacher.add(sections.at("teacher"));
   RunDirectory run(config.run_dir, teacher.text());
   write_file_atomically(run.root / "config.yaml", write_config(config, run.root));
+  if (ctx.device == Device::cuda) keep_matmul_choices(run.root, ctx, console);
 
   std::vector<StageResult> results;
   for (const Stage& stage : stages) {

@@ -4,20 +4,26 @@
 
 #include <algorithm>
 
+#include "blocks/config_json.h"
 #include "distill/bld.h"
+#include "distill/corpus.h"
 #include "distill/depth_first.h"
 #include "distill/gkd.h"
+#include "kernels/cuda_devices.h"
+#include "kernels/device_memory.h"
 #include "kernels/peak.h"
 #include "nas/run_files.h"
 #include "nas/stage_distill.h"
 #include "nas/training_loop.h"
+#include "puzzle/entry_stream.h"
 
 namespace tangram {
 namespace {
 
 constexpr int64_t kGiB = int64_t{1} << 30;
-constexpr int64_t kContextBytes = kGiB * 9 / 10;  // CUDA context, cuBLASLt and cuDNN with their kernels
-constexpr double kGpuEfficiency = 0.7;            // what the benchmark of a distillation step has to reach
+constexpr int64_t kLibraryBytes = kGiB * 4 / 10;                  // cuBLASLt and cuDNN with their kernels
+constexpr int64_t kContextBytes = kGiB * 5 / 10 + kLibraryBytes;  // and the CUDA context
+constexpr double kGpuEfficiency = 0.7;  // what the benchmark of a distillation step has to reach
 
 /// Dense rates of large products in bf16 as such GPUs sustain them at their power limit, 80 % of the data sheet's; f32
 /// without TF32.
@@ -74,6 +80,10 @@ void add_least_squares(RunPlan& plan, std::span<const Replacement> replacements)
   plan.host.push_back({"least-squares solution at a layer's start", static_cast<int64_t>(most)});
 }
 
+int64_t scored_sequences(const SearchConfig& config) {
+  return std::max<int64_t>(1, config.score.tokens / config.data.sequence_length);
+}
+
 class Planner {
  public:
   Planner(const SearchConfig& config, const ModelConfig& teacher, const PlanMachine& machine)
@@ -93,9 +103,45 @@ class Planner {
     return plan_.stages[0];
   }
 
+  /// Scoring alone, so many sequences at once.
+  StagePlan score(int64_t at_once) const {
+    const int64_t T = config_.data.sequence_length, sequences = scored_sequences(config_);
+    const Batch batch = blank_batch(at_once * T, T);
+    Context planning({.device = machine_.device, .planning = true});
+    ReplaceOneScorer scorer(whole_.model, at_once * T, planning);
+    scorer.start_batch({batch.tokens, batch.targets, batch.lengths, T});
+    scorer.teacher_metrics();
+    std::vector<Replacement> changed;
+    for (const Replacement& r : all_replacements(search_space(config_, teacher_.config), teacher_.config)) {
+      Arena memory = Arena::planner(machine_.device);
+      LibraryEntry entry{.replacement = r, .attention = {}, .ffn = {}, .memory = {}};
+      bool is_teacher = true;
+      for (const Subblock s : {Subblock::attention, Subblock::ffn})
+        if (r.of(s)) {
+          entry.of(s) = make_weights(*r.of(s), teacher_.config, dtype_, memory);
+          is_teacher = is_teacher && *r.of(s) == teacher_choice(s, teacher_.config);
+        }
+      if (is_teacher) continue;
+      scorer.score(entry);
+      changed.push_back(r);
+    }
+    const bool on_gpu = machine_.device == Device::cuda;  // elsewhere entries stay in the files' pages
+    StagePlan stage{
+        .name = "score",
+        .detail = fmt::format("{} replacements, {} tokens, {} at once", changed.size(), sequences * T, at_once * T),
+        .memory = {{"teacher", whole_.bytes()},
+                   {"two replacements", on_gpu ? EntryStream::device_bytes(changed, teacher_.config, dtype_) : 0},
+                   {"residual streams", scorer.memory_bytes()},
+                   {"workspace of operations", planning.scratch.peak_bytes()}}};
+    stage.flops = (planning.matmul_flops + planning.attention_flops) * double(sequences) / double(at_once);
+    stage.tokens = double(sequences * T);
+    finish_stage(stage, dtype_, machine_);
+    return stage;
+  }
+
   RunPlan run() {
     plan_distill();
-    plan_score();
+    plan_.stages.push_back(score(sequences_at_once(config_, teacher_.config, scored_sequences(config_), machine_)));
     plan_uptrain();
     return std::move(plan_);
   }
@@ -111,9 +157,9 @@ class Planner {
                             .boundaries = {}};
     const Batch batch = typical_batch(config_, training);
     const int64_t L = teacher_.config.num_hidden_layers;
-    // All layers have the same variants; the first one looks up the embedding, too.
+    // All layers have the same variants, but that no span ends with the first.
     const BldPlan needs = depth_first
-                              ? DepthFirstLayer::plan(run, 0, batch, machine_.device, 0)
+                              ? DepthFirstLayer::plan(run, L - 1, batch, machine_.device, 0)
                               : BldTrainer::plan(teacher_, run.replacements, run.options, batch, machine_.device, 0);
     StagePlan stage{.name = "distill",
                     .detail = fmt::format("{}, {} variants of {} layers, {} steps of {} tokens",
@@ -131,7 +177,9 @@ class Planner {
     // Padding of the state's tensors stands here.
     const int64_t named = needs.weight_bytes + needs.master_bytes + needs.moment_bytes + needs.gradient_bytes;
     stage.memory.push_back({"activations", needs.state_bytes + needs.work_bytes - named});
-    if (depth_first) stage.memory.push_back({"boundary batches", BoundaryStream::device_bytes(run.boundary())});
+    if (depth_first)
+      stage.memory.push_back(
+          {"boundary batches", streams_read(run.replacements) * BoundaryStream::device_bytes(run.boundary())});
     stage.memory.push_back({"workspace of operations", needs.scratch_bytes});
     const double layers = depth_first ? double(L) : 1;
     stage.flops = (needs.matmul_flops + needs.attention_flops) * double(run.steps) * layers;
@@ -154,7 +202,8 @@ class Planner {
     plan_.host.push_back({"statistics of a layer", statistics});
     if (config_.distill.init == Init::least_squares) add_least_squares(plan_, run.replacements);
 
-    if (depth_first) plan_.disk.push_back({"two boundaries", std::clamp<int64_t>(L - 1, 0, 2) * boundary});
+    if (depth_first)
+      plan_.disk.push_back({fmt::format("{} boundaries", boundaries_at_once(run)), boundaries_at_once(run) * boundary});
     plan_.disk.push_back({"two checkpoints", 2 * needs.checkpoint_bytes()});
     plan_.disk.push_back({"library", library});
     plan_.disk.push_back({"statistics", L * statistics});
@@ -162,46 +211,13 @@ class Planner {
     const double at_least = depth_first ? double(L) : 1;  // one checkpoint a layer
     const double checkpoints = std::max(at_least, stage.seconds / config_.checkpoint_seconds);
     const double carried = depth_first ? double(L - 1) * double(boundary) : 0;
+    const double read = carried * double(streams_read(run.replacements));
     plan_.bytes_written =
         carried + checkpoints * double(needs.checkpoint_bytes()) + double(library) + double(L * statistics);
-    plan_.bytes_read = carried + double(whole_.bytes()) + double(L * statistics);
+    plan_.bytes_read = read + double(whole_.bytes()) + double(L * statistics);
     const double layer_seconds = stage.seconds / double(L);
-    if (depth_first && layer_seconds > 0) plan_.disk_rate = double(boundary) / layer_seconds;
-  }
-
-  void plan_score() {
-    const int64_t T = config_.data.sequence_length;
-    const int64_t sequences = std::max<int64_t>(1, config_.score.tokens / T);
-    const int64_t at_once = std::clamp<int64_t>(kScoringTokens / T, 1, sequences);
-    const Batch batch = blank_batch(at_once * T, T);
-    Context planning({.device = machine_.device, .planning = true});
-    ReplaceOneScorer scorer(whole_.model, at_once * T, planning);
-    scorer.start_batch({batch.tokens, batch.targets, batch.lengths, T});
-    scorer.teacher_metrics();
-    int64_t entry_bytes = 0, count = 0;
-    for (const Replacement& r : all_replacements(search_space(config_, teacher_.config), teacher_.config)) {
-      Arena memory = Arena::planner(machine_.device);
-      LibraryEntry entry{.replacement = r, .attention = {}, .ffn = {}, .memory = {}};
-      bool is_teacher = true;
-      for (const Subblock s : {Subblock::attention, Subblock::ffn})
-        if (r.of(s)) {
-          entry.of(s) = make_weights(*r.of(s), teacher_.config, dtype_, memory);
-          is_teacher = is_teacher && *r.of(s) == teacher_choice(s, teacher_.config);
-        }
-      if (is_teacher) continue;
-      scorer.score(entry);
-      entry_bytes = std::max(entry_bytes, memory.used_bytes()), ++count;
-    }
-    StagePlan stage{.name = "score",
-                    .detail = fmt::format("{} replacements, {} tokens", count, sequences * T),
-                    .memory = {{"teacher", whole_.bytes()},
-                               {"largest replacement", entry_bytes},
-                               {"residual streams", scorer.memory_bytes()},
-                               {"workspace of operations", planning.scratch.peak_bytes()}}};
-    stage.flops = (planning.matmul_flops + planning.attention_flops) * double(sequences) / double(at_once);
-    stage.tokens = double(sequences * T);
-    finish_stage(stage, dtype_, machine_);
-    plan_.stages.push_back(std::move(stage));
+    if (depth_first && layer_seconds > 0)
+      plan_.disk_rate = double(boundary) * double(streams_read(run.replacements)) / layer_seconds;
   }
 
   void plan_uptrain() {
@@ -239,26 +255,61 @@ class Planner {
   RunPlan plan_;
 };
 
-/// Settings under which distillation fits into the machine's memory: depth first, and smaller micro-batches.
+/// Settings under which distillation fits into the machine's memory: depth first, smaller micro-batches, and then
+/// without the widest FFN variants.
 std::string memory_advice(const SearchConfig& config, const ModelConfig& teacher, const PlanMachine& machine) {
   SearchConfig other = config;
   TrainingConfig& training = other.distill.training;
-  for (const DistillOrder order : {config.distill.order, DistillOrder::depth_first}) {
-    other.distill.order = order;
-    for (training.micro_batches = config.distill.training.micro_batches;
-         training.batch_tokens % (training.micro_batches * config.data.sequence_length) == 0;
-         training.micro_batches *= 2) {
-      const StagePlan stage = Planner(other, teacher, machine).distill();
-      if (!stage.fits(machine)) continue;
-      return fmt::format("{}distill.micro_batches={} takes {}",
-                         order == config.distill.order ? "" : "distill.order=depth_first with ", training.micro_batches,
-                         format_bytes(double(total_bytes(stage.memory))));
-    }
+  std::string changes;
+  const auto fits = [&](std::string* answer) {
+    const StagePlan stage = Planner(other, teacher, machine).distill();
+    *answer = fmt::format("{} takes {}", changes, format_bytes(double(total_bytes(stage.memory))));
+    return stage.fits(machine);
+  };
+  const auto change = [&](const std::string& what) { changes += (changes.empty() ? "" : ", ") + what; };
+  std::string answer;
+  if (other.distill.order != DistillOrder::depth_first) {
+    other.distill.order = DistillOrder::depth_first;
+    change("distill.order=depth_first");
+    if (fits(&answer)) return answer;
   }
-  return "fewer or smaller variants are what is left to change";
+  const std::string before = changes;
+  while (training.batch_tokens % (2 * training.micro_batches * config.data.sequence_length) == 0) {
+    training.micro_batches *= 2;
+    changes = before;
+    change(fmt::format("distill.micro_batches={}", training.micro_batches));
+    if (fits(&answer)) return answer;
+  }
+  std::vector<std::string>& widths = other.search_space.ffn;
+  const auto size_of_variant = [&](const std::string& text) {
+    return parameter_count(parse_choice(Subblock::ffn, text, teacher), teacher);
+  };
+  while (!widths.empty()) {
+    const auto widest = std::max_element(widths.begin(), widths.end(), [&](const auto& a, const auto& b) {
+      return size_of_variant(a) < size_of_variant(b);
+    });
+    change("no FFN " + *widest);
+    widths.erase(widest);
+    if (fits(&answer)) return answer;
+  }
+  return "nothing but a smaller teacher would fit";
 }
 
 }  // namespace
+
+int64_t sequences_at_once(const SearchConfig& config, const ModelConfig& teacher, int64_t sequences,
+                          const PlanMachine& machine) {
+  constexpr int64_t kMost = 4;
+  const auto at_once = [&](int64_t times) {
+    return std::clamp<int64_t>(times * kScoringTokens / config.data.sequence_length, 1, sequences);
+  };
+  if (machine.device == Device::cpu) return at_once(1);
+  PlanMachine part = machine;
+  part.memory_bytes = (machine.memory_bytes + machine.in_use_bytes) / 4 * 3;
+  int64_t times = kMost;
+  while (times > 1 && !Planner(config, teacher, part).score(at_once(times)).fits(part)) times /= 2;
+  return at_once(times);
+}
 
 PlanMachine known_gpu(const std::string& name) {
   for (const PlanMachine& gpu : kGpus)
@@ -280,6 +331,29 @@ PlanMachine this_processor(Context& ctx) {
   return machine;
 }
 
+PlanMachine this_gpu() {
+  const std::vector<CudaDevice> gpus = cuda_devices();
+  if (gpus.empty()) throw bad_input("no GPU is to be seen here");
+  PlanMachine machine = known_gpu(gpus[0].compute_capability >= 90 ? "h200" : "a100-80gb");
+  machine.name = fmt::format("{} ({} in all)", gpus[0].name, format_bytes(double(gpus[0].memory_bytes)));
+  if constexpr (kCudaBuilt) {
+    const auto [free_bytes, total_bytes] = cuda::memory_state();  // the context has taken its part
+    machine.memory_bytes = free_bytes, machine.in_use_bytes = total_bytes - free_bytes;
+  }
+  machine.resident_bytes = kLibraryBytes;
+  return machine;
+}
+
+ModelConfig teacher_shape(const SearchConfig& config) {
+  const std::filesystem::path folder = teacher_path(config, config.run_dir);
+  if (config.teacher.pretrain && !std::filesystem::exists(folder / "config.json")) {
+    ModelConfig shape = config.teacher.pretrain->model;
+    shape.vocab_size = static_cast<int64_t>(kCorpusSymbols.size());
+    return shape;
+  }
+  return read_config(folder).config;
+}
+
 int64_t total_bytes(const std::vector<PlanPart>& parts) {
   int64_t total = 0;
   for (const PlanPart& part : parts) total += part.bytes;
@@ -290,13 +364,22 @@ RunPlan plan_run(const SearchConfig& config, const ModelConfig& teacher, const P
   return Planner(config, teacher, machine).run();
 }
 
+void check_memory(const RunPlan& plan, const StagePlan& stage, const SearchConfig& config, const PlanMachine& machine) {
+  if (stage.fits(machine)) return;
+  std::string parts;
+  for (const PlanPart& part : stage.memory)
+    parts += fmt::format("{}{} {}", parts.empty() ? "" : ", ", part.name, format_bytes(double(part.bytes)));
+  const std::string advice = stage.name == "distill" ? memory_advice(config, plan.teacher, machine)
+                                                     : "what runs without it has a verb of its own: tangram distill";
+  throw Error(fmt::format("{} needs {} of memory ({}), and {} has {}; {}", stage.name,
+                          format_bytes(double(total_bytes(stage.memory))), parts, machine.name,
+                          format_bytes(double(machine.memory_bytes)), advice),
+              Failure::infeasible);
+}
+
 void check_plan(const RunPlan& plan, const SearchConfig& config, const PlanMachine& machine) {
   const StagePlan& distill = plan.stages[0];
-  if (!distill.fits(machine))
-    throw Error(fmt::format("distill needs {} of memory, and {} has {}; {}",
-                            format_bytes(double(total_bytes(distill.memory))), machine.name,
-                            format_bytes(double(machine.memory_bytes)), memory_advice(config, plan.teacher, machine)),
-                Failure::infeasible);
+  check_memory(plan, distill, config, machine);
   if (machine.disk_bytes && total_bytes(plan.disk) > *machine.disk_bytes) {
     const int64_t boundaries = plan.disk[0].bytes, rest = *machine.disk_bytes - (total_bytes(plan.disk) - boundaries);
     const bool depth_first = config.distill.order == DistillOrder::depth_first;

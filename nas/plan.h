@@ -16,6 +16,7 @@ struct PlanMachine {
   double f32_flops = 0, bf16_flops = 0;  ///< per second, of large matrix products
   double efficiency = 0;  ///< part of that rate which a stage reaches, all its other work and waits included
   std::optional<int64_t> disk_bytes = {};  ///< free for a run; unknown: not checked
+  int64_t in_use_bytes = 0;                ///< memory beside memory_bytes, which others use now
 
   double flops(DType dtype) const { return efficiency * (dtype == DType::f32 ? f32_flops : bf16_flops); }
 };
@@ -26,6 +27,13 @@ std::vector<std::string> known_gpu_names();
 
 /// This machine's processor, with its matrix products measured now.
 PlanMachine this_processor(Context& ctx);
+
+/// This machine's first GPU, with the memory that is free now and the rates of the known GPU that is most like it.
+/// Throws Error (bad_input) if there is none.
+PlanMachine this_gpu();
+
+/// The shape of a config's teacher, from its config.json alone.
+ModelConfig teacher_shape(const SearchConfig& config);
 
 /// Some bytes and what they are for.
 struct PlanPart {
@@ -59,8 +67,18 @@ struct RunPlan {
 
 RunPlan plan_run(const SearchConfig& config, const ModelConfig& teacher, const PlanMachine& machine);
 
-/// Throws Error (infeasible) naming what does not fit into the machine's memory or disk, and settings with which it
+/// How many of `sequences` sequences `score` takes at once: about kScoringTokens tokens of them; on a GPU, where larger
+/// products are faster and each entry of the library is moved once a batch, up to four times as many if they take no
+/// more than three quarters of its memory. It does not depend on what others use of it.
+int64_t sequences_at_once(const SearchConfig& config, const ModelConfig& teacher, int64_t sequences,
+                          const PlanMachine& machine);
+
+/// Throws Error (infeasible) if a stage of the plan does not fit into the machine's memory, with settings with which it
 /// would.
+void check_memory(const RunPlan& plan, const StagePlan& stage, const SearchConfig& config, const PlanMachine& machine);
+
+/// Throws Error (infeasible) naming what of distillation does not fit into the machine's memory or disk, and settings
+/// with which it would.
 void check_plan(const RunPlan& plan, const SearchConfig& config, const PlanMachine& machine);
 
 /// The plan as text for people, and as JSON.

@@ -13,8 +13,6 @@ void add_parts(Table& table, const std::vector<PlanPart>& parts, const std::stri
   table.rows.push_back({"  " + total, format_bytes(double(total_bytes(parts)))});
 }
 
-std::string hours(double seconds) { return fmt::format("{:.3g} h", seconds / 3600); }
-
 ordered_json json_of(const std::vector<PlanPart>& parts) {
   ordered_json json = ordered_json::object();
   for (const PlanPart& part : parts) json[part.name] = part.bytes;
@@ -37,8 +35,8 @@ std::string plan_text(const RunPlan& plan, const PlanMachine& machine) {
     Table table{.header = {stage.name + ": memory", "bytes"}, .rows = {}};
     add_parts(table, stage.memory, stage.fits(machine) ? "in all" : "in all: DOES NOT FIT");
     text += fmt::format("\n{}\n{}", stage.detail, format_table(table));
-    text += fmt::format("{:.3g} operations, {} tokens/s, {} {}-hours\n", stage.flops,
-                        format_count(stage.tokens / stage.seconds), hours(stage.seconds), device);
+    text += fmt::format("{:.3g} operations, {} tokens/s, {:.3g} {}-hours\n", stage.flops,
+                        format_count(stage.tokens / stage.seconds), stage.seconds / 3600, device);
     if (stage.name != "distill") continue;
     Table files{.header = {"distill: host and disk", "bytes"}, .rows = {}};
     add_parts(files, plan.host, "host memory in all");

@@ -82,6 +82,9 @@ std::vector<Replacement> all_replacements(const SearchSpace& space, const ModelC
     for (const Choice& c : space.attention) add(c, {});
     for (const Choice& c : space.ffn) add({}, c);
     for (const BlockChoice& pair : space.pairs) add(pair.attention, pair.ffn);
+    for (const Span& span : space.spans)
+      if (l + span.layers <= teacher.num_hidden_layers)
+        all.push_back({l, span.layers, span.block.attention, span.block.ffn});
   }
   return all;
 }

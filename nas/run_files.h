@@ -43,7 +43,8 @@ DataFiles data_files(const SearchConfig& config, bool validation);
 TokenDataset load_tokens(const SearchConfig& config, const std::filesystem::path& run_dir, bool validation,
                          float prompt_weight = 1);
 
-/// Every replacement of a search space on every layer of the teacher; in each layer the teacher's own subblocks first.
+/// Every replacement of a search space on every layer of the teacher; in each layer the teacher's own subblocks first,
+/// spans after their first layer's.
 std::vector<Replacement> all_replacements(const SearchSpace& space, const ModelConfig& teacher);
 
 }  // namespace tangram

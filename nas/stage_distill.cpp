@@ -28,7 +28,7 @@ std::string mean_loss_note(std::span<const float> losses) {
   return fmt::format("mean loss {:.4f}", sum / double(losses.size()));
 }
 
-std::string curve_column(const Replacement& r) { return fmt::format("{}.{}", r.first_layer, r.name()); }
+std::string curve_column(const Replacement& r) { return fmt::format("{}.{}", r.layers(), r.name()); }
 
 static std::vector<std::filesystem::path> run_distill_breadth_first(const StageInput& in) {
   const TrainingConfig& training = in.config.distill.training;

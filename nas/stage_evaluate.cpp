@@ -81,12 +81,12 @@ class Evaluator {
 Evaluation measure_undistilled(Evaluator& evaluator, const ChosenArchitecture& chosen, const Model& teacher,
                                const StageInput& in) {
   std::vector<Replacement> trained;
-  Model student = teacher;
-  for (const Replacement& r : chosen.replacements)
+  std::vector<LibraryEntry> entries;
+  for (const Replacement& r : replacements_of(chosen, teacher.config))
     if (needs_training(r, teacher.config))
       trained.push_back(r);
     else
-      apply_entry(student, load_entry(library_dir(in.run_dir), r, teacher));
+      entries.push_back(load_entry(library_dir(in.run_dir), r, teacher));
   BldOptions options;
   options.init = in.config.distill.init;
   options.batch_tokens = 1;
@@ -95,9 +95,9 @@ Evaluation measure_undistilled(Evaluator& evaluator, const ChosenArchitecture& c
   const BldTrainer before_training(
       teacher, trained, options,
       [&](int64_t layer) { return load_statistics(statistics_path(in.run_dir, layer), teacher.config); }, host);
-  for (size_t i = 0; i < trained.size(); ++i) apply_entry(student, before_training.entry(i));
-  return evaluator.measure(move_model(student, in.ctx.device, in.ctx), chosen.name, chosen.target, chosen.method,
-                           "undistilled");
+  for (size_t i = 0; i < trained.size(); ++i) entries.push_back(before_training.entry(i));
+  return evaluator.measure(move_model(assemble(teacher, entries), in.ctx.device, in.ctx), chosen.name, chosen.target,
+                           chosen.method, "undistilled");
 }
 
 }  // namespace
@@ -107,16 +107,16 @@ std::vector<std::filesystem::path> run_evaluate(const StageInput& in) {
   const auto there = [&](const Model& model) { return move_model(model, in.ctx.device, in.ctx); };
   const Model teacher_there = there(teacher);
   Evaluator evaluator(in, teacher_there);
-  const std::vector<ChosenArchitecture> all =
-      read_architectures(architecture_path(in.run_dir, "any").parent_path(), teacher.config);
+  const std::vector<ChosenArchitecture> all = read_architectures(architecture_path(in.run_dir, "any").parent_path());
   std::vector<Evaluation> evaluations{evaluator.measure(teacher_there, "teacher", "", "teacher", "assembled")};
   Progress progress(in.console, "evaluate", "architectures", double(all.size()));
   for (size_t i = 0; i < all.size(); ++i) {
     const ChosenArchitecture& chosen = all[i];
     if (in.config.evaluate.without_distillation && chosen.method == "mip")
       evaluations.push_back(measure_undistilled(evaluator, chosen, teacher, in));
-    evaluations.push_back(evaluator.measure(there(assemble(teacher, chosen.replacements, library_dir(in.run_dir))),
-                                            chosen.name, chosen.target, chosen.method, "assembled"));
+    evaluations.push_back(
+        evaluator.measure(there(assemble(teacher, replacements_of(chosen, teacher.config), library_dir(in.run_dir))),
+                          chosen.name, chosen.target, chosen.method, "assembled"));
     if (is_healed(chosen))
       evaluations.push_back(evaluator.measure(there(load_model(student_path(in.run_dir, chosen.name), teacher.dtype)),
                                               chosen.name, chosen.target, chosen.method, "healed"));

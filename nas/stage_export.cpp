@@ -6,10 +6,8 @@
 namespace tangram {
 
 std::vector<std::filesystem::path> run_export(const StageInput& in) {
-  const Model teacher = load_teacher(in.config, in.run_dir, in.config.distill.training.dtype);
   std::vector<std::filesystem::path> folders;
-  for (const ChosenArchitecture& chosen :
-       read_architectures(architecture_path(in.run_dir, "any").parent_path(), teacher.config)) {
+  for (const ChosenArchitecture& chosen : read_architectures(architecture_path(in.run_dir, "any").parent_path())) {
     if (!is_healed(chosen)) continue;
     for (const ExportFormat format : in.config.exports) {
       CHECK(format == ExportFormat::huggingface, "unknown export format");

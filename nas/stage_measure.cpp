@@ -1,92 +1,97 @@
-#include <map>
-#include <tuple>
+#include <unistd.h>
 
+#include <cmath>
+#include <map>
+
+#include "kernels/cuda_devices.h"
+#include "nas/hardware_file.h"
 #include "nas/run_files.h"
 #include "nas/stages.h"
-#include "puzzle/costs.h"
-#include "puzzle/measure.h"
-#include "puzzle/score_table.h"
+#include "puzzle/table_costs.h"
 
 namespace tangram {
 namespace {
 
-// Layers of one model have equal shapes, so a variant is measured once for all of them.
-class Measurements {
- public:
-  Measurements(const ModelConfig& config, const Scenario& scenario, const MeasureOptions& options, Context& ctx)
-      : config_(config), scenario_(scenario), options_(options), ctx_(ctx) {}
+bool is_known(const ScenarioCosts& costs) { return !std::isnan(costs.prefill_seconds); }
 
-  Runtime of(const Choice& choice) {
-    const auto key = std::pair(choice.variant, choice.size);
-    if (const auto known = known_.find(key); known != known_.end()) return known->second;
-    return known_[key] = measure_subblock(choice, config_, scenario_, options_, ctx_);
+/// Measures one scenario, and takes what an earlier measurement left in the table: it was paid for.
+class ScenarioMeasurement {
+ public:
+  ScenarioMeasurement(ScoreTable& table, const Scenario& scenario, const ModelConfig& config, const StageInput& in)
+      : table_(table), scenario_(scenario), config_(config), in_(in), index_(add_scenario(table, scenario)) {
+    if (source().name != kMeasured) forget_costs(table, index_);
+    source().name = kMeasured;
+    // Layers of one model have equal shapes, so a variant is measured once for all of them.
+    for (const TableRow& row : table.rows)
+      if (const std::optional<Choice> choice = single_choice(row); choice && is_known(row.costs[index_]))
+        known_[key(*choice)] = {row.costs[index_].prefill_seconds, row.costs[index_].decode_seconds};
   }
-  bool knows(const Choice& choice) const { return known_.count({choice.variant, choice.size}) > 0; }
-  void remember(const Choice& choice, const Runtime& runtime) { known_[{choice.variant, choice.size}] = runtime; }
+
+  void run() {
+    measure_parts();
+    if (std::isnan(source().prefill_error)) compare_with_wholes();
+  }
 
  private:
-  const ModelConfig& config_;
+  using Key = std::pair<const Variant*, int64_t>;
+  static Key key(const Choice& choice) { return {choice.variant, choice.size}; }
+
+  CostSource& source() { return table_.sources[index_]; }
+  void save() const { write_scores(table_, scores_path(in_.run_dir)); }
+
+  std::optional<Choice> single_choice(const TableRow& row) const {
+    const Replacement r = replacement_of(row, config_);
+    if (r.attention && r.ffn) return std::nullopt;
+    return r.attention ? r.attention : r.ffn;
+  }
+
+  void measure_parts() {
+    Runtime outside{table_.outside[index_].prefill_seconds, table_.outside[index_].decode_seconds};
+    if (!is_known(table_.outside[index_])) outside = measure_outside(config_, scenario_, options_, in_.ctx);
+    fill_outside(table_, index_, config_, outside, options_.prefill_tokens_at_most);
+    Progress progress(in_.console, "measure " + scenario_.name, "replacements", double(table_.rows.size()));
+    for (size_t i = 0; i < table_.rows.size(); ++i) {
+      const size_t before = known_.size();
+      fill_costs(table_.rows[i], table_, index_, config_, [&](const Choice& choice) {
+        const auto found = known_.find(key(choice));
+        if (found != known_.end()) return found->second;
+        return known_[key(choice)] = measure_subblock(choice, config_, scenario_, options_, in_.ctx);
+      });
+      if (known_.size() > before) save();
+      progress.update(double(i + 1));
+    }
+  }
+
+  // Whole models in place of the sums of their parts, where they fit.
+  void compare_with_wholes() {
+    std::vector<Runtime> sums, wholes;
+    for (const Architecture& sample : sample_architectures(table_, config_)) {
+      const double bytes = model_parameters(sample, config_) * double(size_of(scenario_.precision));
+      if (bytes > 0.7 * double(memory_bytes())) {
+        in_.console.say("measure {}: a whole model of {} does not fit; sums of parts stay uncorrected", scenario_.name,
+                        format_bytes(bytes));
+        return;
+      }
+      sums.push_back(sum_of_parts(sample, table_, index_));
+      wholes.push_back(measure_whole(sample, config_, scenario_, options_, in_.ctx));
+    }
+    learn_correction(source(), sums, wholes);
+    save();
+  }
+
+  int64_t memory_bytes() const {
+    if (in_.ctx.device == Device::cuda) return cuda_devices()[0].memory_bytes;
+    return int64_t{sysconf(_SC_PHYS_PAGES)} * sysconf(_SC_PAGESIZE);
+  }
+
+  ScoreTable& table_;
   const Scenario& scenario_;
-  MeasureOptions options_;
-  Context& ctx_;
-  std::map<std::pair<const Variant*, int64_t>, Runtime> known_;
+  const ModelConfig& config_;
+  const StageInput& in_;
+  const MeasureOptions options_ = {};
+  const size_t index_;
+  std::map<Key, Runtime> known_;
 };
-
-std::vector<Choice> choices_of(const Replacement& r) {
-  std::vector<Choice> choices;
-  for (Subblock s : {Subblock::attention, Subblock::ffn})
-    if (r.of(s)) choices.push_back(*r.of(s));
-  return choices;
-}
-
-bool is_measured(const ScenarioCosts& costs) { return costs.prefill_seconds == costs.prefill_seconds; }  // not NaN
-
-void fill_row(TableRow& row, const ModelConfig& config, const Scenario& scenario, size_t index, Measurements& times) {
-  ScenarioCosts costs{.weight_bytes = 0, .kv_cache_bytes = 0, .prefill_seconds = 0, .decode_seconds = 0};
-  row.parameters = 0;
-  for (const Choice& choice : choices_of(replacement_of(row, config))) {
-    const Runtime runtime = times.of(choice);
-    row.parameters += weight_bytes(choice, config, scenario.precision) / double(size_of(scenario.precision));
-    costs.weight_bytes += weight_bytes(choice, config, scenario.precision);
-    costs.kv_cache_bytes += kv_cache_bytes(choice, config, scenario);
-    costs.prefill_seconds += runtime.prefill_seconds;
-    costs.decode_seconds += runtime.decode_seconds;
-  }
-  row.costs[index] = costs;
-}
-
-// What an earlier measurement left in the table counts: it was paid for.
-void remember_measured(Measurements& times, const ScoreTable& table, size_t index, const ModelConfig& config) {
-  for (const TableRow& row : table.rows) {
-    const std::vector<Choice> choices = choices_of(replacement_of(row, config));
-    const ScenarioCosts& costs = row.costs[index];
-    if (choices.size() == 1 && is_measured(costs))
-      times.remember(choices[0], {costs.prefill_seconds, costs.decode_seconds});
-  }
-}
-
-void measure_scenario(ScoreTable& table, const Scenario& scenario, const ModelConfig& config, const StageInput& in) {
-  const MeasureOptions options;
-  const size_t index = add_scenario(table, scenario);
-  Measurements times(config, scenario, options, in.ctx);
-  remember_measured(times, table, index, config);
-  if (!is_measured(table.outside[index])) {
-    const Runtime runtime = measure_outside(config, scenario, options, in.ctx);
-    table.outside[index] = {.weight_bytes = outside_parameters(config) * double(size_of(scenario.precision)),
-                            .kv_cache_bytes = 0,
-                            .prefill_seconds = runtime.prefill_seconds,
-                            .decode_seconds = runtime.decode_seconds};
-  }
-  table.workspace_bytes[index] = workspace_bytes(config, scenario, options.prefill_tokens_at_most);
-  Progress progress(in.console, "measure " + scenario.name, "replacements", double(table.rows.size()));
-  for (size_t i = 0; i < table.rows.size(); ++i) {
-    bool measured_now = false;
-    for (const Choice& choice : choices_of(replacement_of(table.rows[i], config))) measured_now |= !times.knows(choice);
-    fill_row(table.rows[i], config, scenario, index, times);
-    if (measured_now) write_scores(table, scores_path(in.run_dir));
-    progress.update(double(i + 1));
-  }
-}
 
 }  // namespace
 
@@ -94,7 +99,15 @@ std::vector<std::filesystem::path> run_measure(const StageInput& in) {
   const Model teacher = load_teacher(in.config, in.run_dir, in.config.distill.training.dtype);
   ScoreTable table = read_scores(scores_path(in.run_dir));
   table.outside_parameters = outside_parameters(teacher.config);
-  for (const Scenario& scenario : in.config.scenarios) measure_scenario(table, scenario, teacher.config, in);
+  const std::vector<Scenario> scenarios = scenarios_of(in.config);
+  if (in.config.hardware.is_this()) {
+    for (const Scenario& scenario : scenarios) check_runnable(scenario);
+    for (const Scenario& scenario : scenarios) ScenarioMeasurement(table, scenario, teacher.config, in).run();
+  } else {
+    const Hardware hardware = hardware_of(in.config.hardware);
+    for (const Scenario& scenario : scenarios)
+      model_costs(table, scenario, teacher.config, hardware, source_name(hardware));
+  }
   write_scores(table, scores_path(in.run_dir));
   return {scores_path(in.run_dir)};
 }

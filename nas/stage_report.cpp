@@ -88,23 +88,28 @@ std::string skills_table(const std::vector<Evaluation>& rows) {
   return format_table(table);
 }
 
-// Which block each layer got, and the KL of each choice alone.
-std::string layers_table(const ChosenArchitecture& chosen, const ScoreTable& scores, const ModelConfig& teacher) {
-  Table table{.header = {"layer", "attention", "KL alone", "ffn", "KL alone"}, .rows = {}};
+// Which block each layer got, and the KL of each choice alone: of a block that was trained and scored as one, its own.
+std::string layers_table(const ChosenArchitecture& chosen, const ScoreTable& scores) {
+  Table table{.header = {"layer", "attention", "KL alone", "ffn", "KL alone", "scored"}, .rows = {}};
   const size_t kl = metric_index(scores, "kl_divergence");
-  const auto alone = [&](const Replacement& r) {
+  int64_t layer = 0;
+  const auto alone = [&](const ChosenBlock& block, const std::string& attention, const std::string& ffn) {
     for (const TableRow& row : scores.rows)
-      if (replacement_of(row, teacher) == r) return fmt::format("{:.5f}", row.values[kl]);
+      if (std::tie(row.first_layer, row.layer_count, row.attention, row.ffn) ==
+          std::tie(layer, block.layers, attention, ffn))
+        return fmt::format("{:.5f}", row.values[kl]);
     return std::string("-");
   };
-  for (int64_t l = 0; l < teacher.num_hidden_layers; ++l) {
-    std::vector<std::string> cells{fmt::format("{}", l), "", "", "", ""};
-    for (const Replacement& r : chosen.replacements) {
-      if (r.first_layer != l) continue;
-      if (r.attention) cells[1] = r.attention->name(), cells[2] = r.ffn ? "" : alone(r);
-      if (r.ffn) cells[3] = r.ffn->name(), cells[4] = alone(r);
-    }
-    table.rows.push_back(cells);
+  for (const ChosenBlock& block : chosen.blocks) {
+    const std::string layers =
+        block.layers == 1 ? fmt::format("{}", layer) : fmt::format("{}-{}", layer, layer + block.layers - 1);
+    if (block.together)
+      table.rows.push_back(
+          {layers, block.attention, "", block.ffn, alone(block, block.attention, block.ffn), "together"});
+    else
+      table.rows.push_back({layers, block.attention, alone(block, block.attention, ""), block.ffn,
+                            alone(block, "", block.ffn), "apart"});
+    layer += block.layers;
   }
   return format_table(table);
 }
@@ -126,11 +131,10 @@ std::string predicted_table(const std::vector<ChosenArchitecture>& architectures
 }  // namespace
 
 std::vector<std::filesystem::path> run_report(const StageInput& in) {
-  const ModelConfig teacher = load_teacher(in.config, in.run_dir, in.config.distill.training.dtype).config;
   const std::vector<Evaluation> all = read_evaluations(in.run_dir / "evaluation.json");
   const ScoreTable scores = read_scores(scores_path(in.run_dir));
   const std::vector<ChosenArchitecture> architectures =
-      read_architectures(architecture_path(in.run_dir, "any").parent_path(), teacher);
+      read_architectures(architecture_path(in.run_dir, "any").parent_path());
   std::string text;
   for (const ChosenArchitecture& chosen : architectures) {
     if (!is_healed(chosen)) continue;
@@ -140,7 +144,7 @@ std::vector<std::filesystem::path> run_report(const StageInput& in) {
       if (figure.ends_with(".memory")) text += fmt::format("  {}: {}\n", figure, format_bytes(value));
       if (figure.ends_with(".throughput")) text += fmt::format("  {}: {} tokens/s\n", figure, format_count(value));
     }
-    text += "\nWhat each layer got\n\n" + layers_table(chosen, scores, teacher);
+    text += "\nWhat each layer got\n\n" + layers_table(chosen, scores);
     text += "\nSum of the scores beside the measured KL\n\n" + predicted_table(architectures, all, chosen.target);
     text += "\nOn held-out text\n\n" + losses_table(rows);
     if (!rows.front().skills.empty()) text += "\nAccuracy by skill, in percent\n\n" + skills_table(rows);

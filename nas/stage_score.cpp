@@ -1,8 +1,10 @@
 #include "blocks/file.h"
 #include "blocks/safetensors.h"
 #include "nas/digest.h"
+#include "nas/plan.h"
 #include "nas/run_files.h"
 #include "nas/stages.h"
+#include "puzzle/entry_stream.h"
 #include "puzzle/score_table.h"
 
 namespace tangram {
@@ -55,6 +57,7 @@ void fill_samples(Samples& samples, const std::vector<Replacement>& replacements
                     double(samples.sequences), double(done));
   const Model teacher_there = move_model(teacher, in.ctx.device, in.ctx);
   ReplaceOneScorer scorer(teacher_there, batch_tokens, in.ctx);
+  EntryStream entries(library_dir(in.run_dir), replacements, teacher, in.ctx);
   const int64_t at_once = batch_tokens / tokens.sequence_length;
   while (done < samples.sequences) {
     const int64_t count = std::min(at_once, samples.sequences - done);
@@ -64,9 +67,7 @@ void fill_samples(Samples& samples, const std::vector<Replacement>& replacements
     scorer.start_batch({batch.tokens, batch.targets, batch.lengths, tokens.sequence_length});
     samples.set(0, done, scorer.teacher_metrics());
     for (size_t i = 0; i < replacements.size(); ++i) {
-      const LibraryEntry entry =
-          move_entry(load_entry(library_dir(in.run_dir), replacements[i], teacher), teacher.config, in.ctx);
-      samples.set(int64_t(i) + 1, done, scorer.score(entry));
+      samples.set(int64_t(i) + 1, done, scorer.score(entries.next()));
       progress.update(double(done) + double(count) * double(i + 1) / double(replacements.size()));
     }
     done += count;
@@ -79,15 +80,7 @@ void fill_samples(Samples& samples, const std::vector<Replacement>& replacements
 void keep_costs(ScoreTable& table, const std::filesystem::path& path) {
   if (!std::filesystem::exists(path)) return;
   const ScoreTable earlier = read_scores(path);
-  for (size_t s = 0; s < earlier.scenarios.size(); ++s) {
-    const size_t index = add_scenario(table, earlier.scenarios[s]);
-    table.outside[index] = earlier.outside[s];
-    for (TableRow& row : table.rows)
-      for (const TableRow& was : earlier.rows)
-        if (was.first_layer == row.first_layer && was.layer_count == row.layer_count &&
-            was.attention == row.attention && was.ffn == row.ffn)
-          row.costs[index] = was.costs[s];
-  }
+  for (size_t s = 0; s < earlier.scenarios.size(); ++s) copy_costs(table, earlier, s);
 }
 
 }  // namespace
@@ -98,7 +91,8 @@ std::vector<std::filesystem::path> run_score(const StageInput& in) {
   const std::vector<Replacement> all = all_replacements(search_space(in.config, teacher.config), teacher.config);
   const int64_t T = tokens.sequence_length;
   const int64_t sequences = std::clamp<int64_t>(in.config.score.tokens / T, 1, tokens.sequences);
-  const int64_t batch_tokens = std::clamp<int64_t>(kScoringTokens / T, 1, sequences) * T;
+  const int64_t batch_tokens = T * sequences_at_once(in.config, teacher.config, sequences,
+                                                     in.ctx.device == Device::cuda ? this_gpu() : PlanMachine());
 
   // The teacher's own subblocks change nothing: their rows carry costs and the teacher's own metrics.
   std::vector<Replacement> changed;

@@ -16,12 +16,13 @@ void uptrain_student(const StageInput& in, const Model& teacher, const ChosenArc
   const std::filesystem::path finished = in.work / (chosen.name + ".finished");
   if (exists(folder) && exists(finished)) return;
   const TrainingConfig& training = in.config.uptrain.training;
-  Model student =
-      move_model(copy_model(assemble(teacher, chosen.replacements, library_dir(in.run_dir)), training.dtype),
-                 in.ctx.device, in.ctx);
+  Model student = move_model(
+      copy_model(assemble(teacher, replacements_of(chosen, teacher.config), library_dir(in.run_dir)), training.dtype),
+      in.ctx.device, in.ctx);
   const Model teacher_there = move_model(teacher, in.ctx.device, in.ctx);
   GkdOptions options = trainer_options<GkdOptions>(training);
   options.loss = in.config.uptrain.loss;
+  options.teacher_layers = last_layers(chosen);
   GkdTrainer trainer(student, &teacher_there, options, in.ctx);
 
   LossCurve curve{.columns = {"cosine", "kl", "cross_entropy", "gradient_norm"}, .values = {}};
@@ -52,7 +53,7 @@ std::vector<std::filesystem::path> run_uptrain(const StageInput& in) {
   const Model teacher = load_teacher(in.config, in.run_dir, in.config.uptrain.training.dtype);
   const TokenDataset tokens = load_tokens(in.config, in.run_dir, /*validation=*/false);
   const std::filesystem::path architectures = architecture_path(in.run_dir, "any").parent_path();
-  for (const ChosenArchitecture& chosen : read_architectures(architectures, teacher.config))
+  for (const ChosenArchitecture& chosen : read_architectures(architectures))
     if (is_healed(chosen)) uptrain_student(in, teacher, chosen, tokens);
   return {in.run_dir / "students"};
 }

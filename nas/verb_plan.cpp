@@ -3,11 +3,10 @@
 #include <CLI/CLI.hpp>
 #include <memory>
 
-#include "blocks/config_json.h"
-#include "distill/corpus.h"
+#include "nas/hardware_file.h"
 #include "nas/model_verbs.h"
 #include "nas/plan.h"
-#include "nas/run_files.h"
+#include "nas/plan_serving.h"
 
 namespace tangram {
 namespace {
@@ -15,20 +14,9 @@ namespace {
 namespace fs = std::filesystem;
 
 struct Options {
-  std::string config, run_dir, gpu, disk;
+  std::string config, run_dir, gpu, disk, hardware;
   std::vector<std::string> overrides;
 };
-
-/// The teacher's shape, from its config.json alone.
-ModelConfig teacher_shape(const SearchConfig& config) {
-  const fs::path folder = teacher_path(config, config.run_dir);
-  if (config.teacher.pretrain && !fs::exists(folder / "config.json")) {
-    ModelConfig shape = config.teacher.pretrain->model;
-    shape.vocab_size = static_cast<int64_t>(kCorpusSymbols.size());
-    return shape;
-  }
-  return read_config(folder).config;
-}
 
 /// Free bytes of the disk on which a folder is, or would be made.
 int64_t free_disk(fs::path folder) {
@@ -41,7 +29,10 @@ int64_t free_disk(fs::path folder) {
 
 PlanMachine machine_of(const Options& o, const SearchConfig& config, const VerbInput& in) {
   PlanMachine machine;
-  if (o.gpu.empty()) {
+  if (o.gpu.empty() && in.device == Device::cuda) {
+    machine = this_gpu();
+    machine.disk_bytes = free_disk(config.run_dir);
+  } else if (o.gpu.empty()) {
     Context ctx({.threads = in.threads});
     machine = this_processor(ctx);
     machine.disk_bytes = free_disk(config.run_dir);
@@ -59,6 +50,12 @@ void run_plan(const Options& o, const VerbInput& in) {
   SearchConfig config = read_search_config(o.config, o.overrides);
   if (!o.run_dir.empty()) config.run_dir = fs::absolute(o.run_dir).lexically_normal();
   const ModelConfig teacher = teacher_shape(config);
+  if (!o.hardware.empty()) {
+    const Hardware hardware = named_hardware(o.hardware);
+    const std::vector<PlannedServing> serving = plan_serving(teacher, hardware, /*with_students=*/true);
+    fmt::print(in.out, "{}", in.json ? serving_json(serving, hardware) : serving_text(serving, hardware));
+    return;
+  }
   const PlanMachine machine = machine_of(o, config, in);
   const RunPlan plan = plan_run(config, teacher, machine);
   fmt::print(in.out, "{}", in.json ? plan_json(plan, machine) : plan_text(plan, machine));
@@ -72,13 +69,22 @@ std::function<void(const VerbInput&)> add_plan(CLI::App& app) {
   const auto o = std::make_shared<Options>();
   app.add_option("CONFIG", o->config, "Search config, a YAML file; of the teacher only its config.json is read")
       ->required();
-  app.add_option("--gpu", o->gpu, "The GPU to plan for; this machine's processor if none")
+  app.add_option("--gpu", o->gpu,
+                 "The GPU to plan for; if none, this machine's processor, or with --device cuda its GPU")
       ->check(CLI::IsMember(known_gpu_names()));
-  app.add_option("--disk", o->disk, "Free disk to plan for, such as 2TB; that of the run on this machine's processor");
+  app.add_option(
+         "--hardware", o->hardware,
+         "Plan serving instead: what the teacher and students of twice its speed reach on this hardware, by the "
+         "roofline model, in the published scenarios; one of " +
+             fmt::format("{}", fmt::join(known_hardware_names(), ", ")) + ", or a description's path")
+      ->type_name("NAME|FILE");
+  app.add_option("--disk", o->disk,
+                 "Free disk to plan for, such as 2TB; if none, that of the run where --gpu is not given");
   app.add_option("--run-dir", o->run_dir, "Folder of the run instead of the config's run_dir");
   app.add_option("--set", o->overrides, "Override a key: --set distill.order=depth_first; repeat for more")
       ->type_name("KEY=VALUE")
       ->expected(1)
+      ->allow_extra_args(false)
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
   return [o](const VerbInput& in) { run_plan(*o, in); };
 }

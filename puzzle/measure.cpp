@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 
+#include "blocks/generate.h"
 #include "kernels/graph.h"
 #include "kernels/random.h"
 #include "kernels/transfer.h"
@@ -76,7 +77,7 @@ double integrate_decode(const Scenario& scenario, int points, const std::functio
 Runtime measure_subblock(const Choice& choice, const ModelConfig& config, const Scenario& scenario,
                          const MeasureOptions& options, Context& ctx) {
   if (choice.variant->no_op) return {};
-  const DType dtype = scenario.precision;
+  const DType dtype = dtype_of(scenario.precision);
   const bool is_attention = choice.variant->subblock == Subblock::attention;
   const Architecture one{{is_attention ? choice : parse_choice(Subblock::attention, "no_op", config),
                           parse_choice(Subblock::ffn, "no_op", config)}};
@@ -130,7 +131,7 @@ Runtime measure_outside(const ModelConfig& config, const Scenario& scenario, con
                         Context& ctx) {
   ModelConfig no_blocks = config;
   no_blocks.num_hidden_layers = 0;
-  const Model model = make_model(no_blocks, {}, scenario.precision, ctx.device);
+  const Model model = make_model(no_blocks, {}, dtype_of(scenario.precision), ctx.device);
   uint64_t stream = 0;
   for (const NamedTensor& t : named_tensors(model)) fill_for_measuring(t.tensor, 0, 1, stream++, ctx);
 
@@ -148,6 +149,48 @@ Runtime measure_outside(const ModelConfig& config, const Scenario& scenario, con
       },
       ctx);
   return {.prefill_seconds = step, .decode_seconds = step * double(std::max<int64_t>(scenario.output_tokens - 1, 0))};
+}
+
+Runtime measure_whole(const Architecture& architecture, const ModelConfig& config, const Scenario& scenario,
+                      const MeasureOptions& options, Context& ctx) {
+  const Model model = make_model(config, architecture, dtype_of(scenario.precision), ctx.device);
+  uint64_t stream = 0;
+  for (const NamedTensor& t : named_tensors(model))
+    fill_for_measuring(t.tensor, t.tensor.rows == 1 ? 1 : 0, t.tensor.rows == 1 ? 0.1 : 0.03, stream++, ctx);
+  const int64_t S = scenario.concurrency, N = tokens_at_once(scenario, options.prefill_tokens_at_most);
+  const int64_t prompts = scenario.input_tokens > 0 ? std::min(S, N / scenario.input_tokens) : 0;
+  ContiguousCache memory = make_cache(model, S, scenario.input_tokens + scenario.output_tokens);
+  memory.cache.update(ctx);
+  ArenaScope scope(ctx.scratch);
+  const Tensor hidden = ctx.scratch.tensor(N, config.hidden_size, model.dtype);
+  const Tensor logits = ctx.scratch.tensor(S, config.vocab_size, DType::f32);
+  const std::vector<int32_t> ids(static_cast<size_t>(N), 0);
+  // One pass over the model: `count` sequences of `length` new tokens after `past`, and the logits of the last ones.
+  const auto pass = [&](int64_t count, int64_t length, int64_t past, auto&& time) {
+    ArenaScope batch_scope(ctx.scratch);
+    const std::vector<int32_t> lengths(static_cast<size_t>(count), static_cast<int32_t>(length));
+    const std::vector<int32_t> pasts(lengths.size(), static_cast<int32_t>(past));
+    const SequenceBatch batch(config, lengths, pasts, ctx.scratch, ctx);
+    const Indices tokens = send(std::span(ids).first(size_t(count * length)), ctx.scratch, ctx);
+    return time(options.repeats, [&] {
+      const Tensor x = hidden.row_range(0, count * length);
+      model_infer(x, model, tokens, batch.view(), memory.cache, ctx);
+      const WeightsAtRest at_rest(ctx);
+      model_logits(logits.row_range(0, count), model, x.row_range(0, count), ctx);
+    });
+  };
+  Runtime runtime;
+  if (scenario.input_tokens > 0)
+    runtime.prefill_seconds =
+        double(S) / double(prompts) *
+        pass(prompts, scenario.input_tokens, 0,
+             [&](int repeats, const std::function<void()>& work) { return median_seconds(repeats, work, ctx); });
+  runtime.decode_seconds = integrate_decode(scenario, options.decode_points, [&](int64_t context) {
+    return pass(S, 1, context, [&](int repeats, const std::function<void()>& work) {
+      return median_decode_seconds(repeats, work, ctx);
+    });
+  });
+  return runtime;
 }
 
 }  // namespace tangram

@@ -13,10 +13,11 @@ struct Runtime {
   double decode_seconds = 0;   ///< all output tokens of all sequences, one step after the other
 };
 
+/// How parts are timed. Sequences of more tokens than a prefill takes at a time are measured in part and scaled.
 struct MeasureOptions {
-  int64_t prefill_tokens_at_most = 4096;  ///< sequences of more tokens are measured in part and scaled
-  int decode_points = 3;                  ///< context lengths at which a step is timed, from first to last output token
-  int repeats = 5;                        ///< the median of so many timings counts
+  int64_t prefill_tokens_at_most = 4096;
+  int decode_points = 3;  ///< context lengths at which a step is timed, from first to last output token
+  int repeats = 5;        ///< the median of so many timings counts
 };
 
 /// Times one subblock with the model's own inference path (norm, variant, residual addition) on weights of random
@@ -28,5 +29,10 @@ Runtime measure_subblock(const Choice& choice, const ModelConfig& config, const 
 /// The same for what is outside the blocks: embedding, final norm and head (of the last token of a prompt only).
 Runtime measure_outside(const ModelConfig& config, const Scenario& scenario, const MeasureOptions& options,
                         Context& ctx);
+
+/// The same for a whole model of random weights, its blocks one after the other in one pass: what sums of parts are
+/// compared with.
+Runtime measure_whole(const Architecture& architecture, const ModelConfig& config, const Scenario& scenario,
+                      const MeasureOptions& options, Context& ctx);
 
 }  // namespace tangram

@@ -62,12 +62,12 @@ SequenceMetrics ReplaceOneScorer::teacher_metrics() { return measure(hidden_); }
 
 SequenceMetrics ReplaceOneScorer::score(const LibraryEntry& entry) {
   const Replacement& r = entry.replacement;
-  CHECK(r.layer_count == 1, "{}: only replacements of one layer are scored", r.name());
   const ModelConfig& config = teacher_.config;
   const size_t first = 2 * static_cast<size_t>(r.first_layer) + (entry.attention ? 0 : 1);
   copy(x_, residual_[first], ctx_);
   for (size_t i = first; i < residual_.size(); ++i) {
     const auto layer = static_cast<int64_t>(i / 2);
+    if (layer > r.first_layer && layer <= r.last_layer()) continue;  // its block stands for this layer, too
     const Subblock s = i % 2 == 0 ? Subblock::attention : Subblock::ffn;
     const bool replaced = layer == r.first_layer && entry.of(s);
     const SubblockWeights& weights = replaced ? *entry.of(s) : teacher_.blocks[i / 2].of(s);

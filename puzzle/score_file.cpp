@@ -21,6 +21,17 @@ constexpr std::array<CostColumn, 4> kCosts = {{{"weight_bytes", "byte", &Scenari
                                                {"prefill_seconds", "s", &ScenarioCosts::prefill_seconds},
                                                {"decode_seconds", "s", &ScenarioCosts::decode_seconds}}};
 
+struct SourceColumn {
+  const char* name;
+  const char* long_name;
+  double CostSource::*member;
+};
+constexpr std::array<SourceColumn, 4> kSourceColumns = {
+    {{"prefill_factor", "a whole model's time, in sums of its parts'", &CostSource::prefill_factor},
+     {"decode_factor", "a whole model's time, in sums of its parts'", &CostSource::decode_factor},
+     {"prefill_error", "relative error bar of a whole model's time", &CostSource::prefill_error},
+     {"decode_error", "relative error bar of a whole model's time", &CostSource::decode_error}}};
+
 template <class T, class Item, class F>
 std::vector<T> column(const std::vector<Item>& items, F&& value) {
   std::vector<T> values;
@@ -113,6 +124,15 @@ void put_scenarios(Hdf5Writer& file, const ScoreTable& table) {
   file.put("output_tokens", by_scenario, column<int64_t>(scenarios, [](auto& s) { return s.output_tokens; }));
   file.put("concurrency", by_scenario, column<int64_t>(scenarios, [](auto& s) { return s.concurrency; }));
   file.put("precision", by_scenario, column<std::string>(scenarios, [](auto& s) { return name_of(s.precision); }));
+  file.put("kv_precision", by_scenario,
+           column<std::string>(scenarios, [](auto& s) { return name_of(s.kv_precision()); }));
+  file.put("tensor_parallel", by_scenario, column<int64_t>(scenarios, [](auto& s) { return s.tensor_parallel; }),
+           {{"long_name", "devices, each with a part of every matrix"}});
+  file.put("cost_source", by_scenario, column<std::string>(table.sources, [](auto& c) { return c.name; }),
+           {{"long_name", "measured, or the hardware description that times are modelled from"}});
+  for (const SourceColumn& c : kSourceColumns)
+    file.put(c.name, by_scenario, column<double>(table.sources, [&](auto& s) { return s.*c.member; }),
+             {{"units", "1"}, {"long_name", c.long_name}});
   file.put("workspace_bytes", by_scenario, table.workspace_bytes, {{"units", "byte"}});
   for (const CostColumn& cost : kCosts) {
     file.put(std::string("outside_") + cost.name, by_scenario,
@@ -148,13 +168,34 @@ void get_metrics(ScoreTable& table, const Hdf5Reader& file, const std::string& s
   }
 }
 
-DType precision_of(const std::string& text, const std::string& source) {
-  std::vector<std::string> known;
-  for (const DType dtype : {DType::f32, DType::bf16, DType::f16}) {
-    if (text == name_of(dtype)) return dtype;
-    known.emplace_back(name_of(dtype));
-  }
+Precision precision_of(const std::string& text, const std::string& source) {
+  const std::vector<std::string> known(std::begin(kPrecisionNames), std::end(kPrecisionNames));
+  for (size_t p = 0; p < known.size(); ++p)
+    if (text == known[p]) return static_cast<Precision>(p);
   throw Error(source + ": " + unknown_name("precision", text, known).what(), Failure::bad_input);
+}
+
+// What scenarios have beyond the first files of this format.
+void get_sources(ScoreTable& table, const Hdf5Reader& file, const std::string& source) {
+  const size_t S = table.scenarios.size();
+  table.sources.resize(S);
+  if (!file.has("tensor_parallel")) {
+    for (CostSource& s : table.sources) s.name = kMeasured;
+    return;
+  }
+  const auto kv_precision = file.strings("kv_precision", {S}), names = file.strings("cost_source", {S});
+  const auto tensor_parallel = file.integers("tensor_parallel", {S});
+  for (size_t s = 0; s < S; ++s) {
+    Scenario& scenario = table.scenarios[s];
+    if (const Precision kv = precision_of(kv_precision[s], source); kv != scenario.precision)
+      scenario.own_kv_precision = kv;
+    scenario.tensor_parallel = tensor_parallel[s];
+    table.sources[s].name = names[s];
+  }
+  for (const SourceColumn& c : kSourceColumns) {
+    const auto values = file.doubles(c.name, {S});
+    for (size_t s = 0; s < S; ++s) table.sources[s].*c.member = values[s];
+  }
 }
 
 void get_scenarios(ScoreTable& table, const Hdf5Reader& file, const std::string& source) {
@@ -165,6 +206,7 @@ void get_scenarios(ScoreTable& table, const Hdf5Reader& file, const std::string&
   const auto concurrency = file.integers("concurrency", {S});
   for (size_t s = 0; s < S; ++s)
     table.scenarios.push_back({names[s], input[s], output[s], concurrency[s], precision_of(precision[s], source)});
+  get_sources(table, file, source);
   table.workspace_bytes = file.doubles("workspace_bytes", {S});
   table.outside.resize(S);
   std::vector<std::vector<double>> costs;

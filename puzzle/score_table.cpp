@@ -56,6 +56,16 @@ void check_costs(const ScenarioCosts& costs, const std::string& place) {
     if (std::isinf(seconds)) throw bad_input("{}: {} seconds", place, seconds);
 }
 
+void check_source(const CostSource& source, const std::string& place) {
+  if (!is_plain_text(source.name) || source.name.size() > 256)
+    throw bad_input("{}: the source of its costs must be short plain text", place);
+  for (const double factor : {source.prefill_factor, source.decode_factor})
+    if (!(factor > 0) || std::isinf(factor))
+      throw bad_input("{}: a whole model takes {} times the sum of its parts", place, factor);
+  for (const double error : {source.prefill_error, source.decode_error})
+    if (error < 0 || std::isinf(error)) throw bad_input("{}: relative error {}", place, error);
+}
+
 }  // namespace
 
 size_t metric_index(const ScoreTable& table, const std::string& name) {
@@ -85,12 +95,32 @@ size_t add_scenario(ScoreTable& table, const Scenario& scenario) {
     for (TableRow& row : table.rows) row.costs.emplace_back();
     table.outside.emplace_back();
     table.workspace_bytes.push_back(kMissing);
+    table.sources.emplace_back();
   }
   table.scenarios[i] = scenario;
-  for (TableRow& row : table.rows) row.costs[i] = {};
-  table.outside[i] = {};
-  table.workspace_bytes[i] = kMissing;
+  forget_costs(table, i);
   return i;
+}
+
+void forget_costs(ScoreTable& table, size_t scenario) {
+  for (TableRow& row : table.rows) row.costs[scenario] = {};
+  table.outside[scenario] = {};
+  table.workspace_bytes[scenario] = kMissing;
+  table.sources[scenario] = {};
+}
+
+void copy_costs(ScoreTable& table, const ScoreTable& from, size_t scenario) {
+  const size_t index = add_scenario(table, from.scenarios[scenario]);
+  table.outside[index] = from.outside[scenario];
+  table.workspace_bytes[index] = from.workspace_bytes[scenario];
+  table.sources[index] = from.sources[scenario];
+  const auto key = [](const TableRow& row) {
+    return std::tie(row.first_layer, row.layer_count, row.attention, row.ffn);
+  };
+  std::map<std::tuple<int64_t, int64_t, std::string, std::string>, const ScenarioCosts*> known;
+  for (const TableRow& row : from.rows) known[key(row)] = &row.costs[scenario];
+  for (TableRow& row : table.rows)
+    if (const auto found = known.find(key(row)); found != known.end()) row.costs[index] = *found->second;
 }
 
 TableRow& row_of(ScoreTable& table, int64_t first_layer, int64_t layer_count, const std::string& attention,
@@ -124,9 +154,10 @@ Replacement replacement_of(const TableRow& row, const ModelConfig& config) {
 void check_table(const ScoreTable& table, const std::string& source) {
   if (table.layer_count < 1 || table.layer_count > 1'000'000)
     throw bad_input("{}: {} layers; must be 1 to 1000000", source, table.layer_count);
-  if (table.outside.size() != table.scenarios.size() || table.workspace_bytes.size() != table.scenarios.size())
-    throw bad_input("{}: costs outside the blocks for {} and workspace for {} scenarios; must be {}", source,
-                    table.outside.size(), table.workspace_bytes.size(), table.scenarios.size());
+  const size_t S = table.scenarios.size();
+  if (table.outside.size() != S || table.workspace_bytes.size() != S || table.sources.size() != S)
+    throw bad_input("{}: costs outside the blocks for {}, workspace for {} and sources for {} scenarios; must be {}",
+                    source, table.outside.size(), table.workspace_bytes.size(), table.sources.size(), S);
   std::set<std::string> names;
   for (const TableMetric& metric : table.metrics) {
     if (!is_identifier(metric.name, false) || !is_plain_text(metric.units))
@@ -141,6 +172,9 @@ void check_table(const ScoreTable& table, const std::string& source) {
     if (!names.insert(scenario.name).second) throw bad_input("{} is there twice", place);
     for (const int64_t n : {scenario.input_tokens, scenario.output_tokens, scenario.concurrency})
       if (n < 0 || n > int64_t{1} << 40) throw bad_input("{}: {} is no count of tokens or sequences", place, n);
+    if (scenario.tensor_parallel < 1 || scenario.tensor_parallel > 1 << 20)
+      throw bad_input("{}: {} is no count of devices", place, scenario.tensor_parallel);
+    check_source(table.sources[s], place);
     check_costs(table.outside[s], place);
     if (table.workspace_bytes[s] < 0 || std::isinf(table.workspace_bytes[s]))
       throw bad_input("{}: {} bytes of workspace", place, table.workspace_bytes[s]);
@@ -155,11 +189,11 @@ void check_table(const ScoreTable& table, const std::string& source) {
     if (!keys.insert({row.first_layer, row.layer_count, row.attention, row.ffn}).second)
       throw bad_input("{} ({} {} of layer {}) is there twice", place, row.attention, row.ffn, row.first_layer);
     if (!row.teacher) continue;
-    if (row.layer_count > 1 || (!row.attention.empty() && !row.ffn.empty()))
-      throw bad_input("{}: the teacher's own are rows of one subblock each", place);
-    const Subblock subblock = row.ffn.empty() ? Subblock::attention : Subblock::ffn;
-    if (!own.insert({row.first_layer, subblock}).second)
-      throw bad_input("{}: layer {} has two teacher's {}", place, row.first_layer, name_of(subblock));
+    if (row.layer_count > 1) throw bad_input("{}: the teacher's own are rows of one layer each", place);
+    for (const Subblock subblock : {Subblock::attention, Subblock::ffn})
+      if (!(subblock == Subblock::attention ? row.attention : row.ffn).empty() &&
+          !own.insert({row.first_layer, subblock}).second)
+        throw bad_input("{}: layer {} has two teacher's {}", place, row.first_layer, name_of(subblock));
   }
   for (const auto& [name, value] : table.attributes)
     if (!is_identifier(name, false) || !is_plain_text(value) || value.size() > 32768)

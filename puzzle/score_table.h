@@ -20,7 +20,8 @@ struct TableMetric {
   double teacher = kMissing;  ///< the teacher's own value, 0 for a divergence
 };
 
-/// What a part of a model costs in one scenario, for all its sequences together. Missing is NaN.
+/// What a part of a model costs in one scenario, for all its sequences together: bytes of one device, seconds in which
+/// all devices work on it together. Missing is NaN.
 struct ScenarioCosts {
   double weight_bytes = kMissing;
   double kv_cache_bytes = kMissing;   ///< of all input and output tokens
@@ -28,12 +29,23 @@ struct ScenarioCosts {
   double decode_seconds = kMissing;   ///< of all output tokens, one step after the other
 };
 
+/// The source of costs that Tangram's own kernels took.
+inline constexpr const char* kMeasured = "measured";
+
+/// Where the times of a scenario come from, and how whole models compare with the sums of their parts.
+struct CostSource {
+  std::string name = {};                         ///< `measured`, or the description they are modelled from; empty: none
+  double prefill_factor = 1, decode_factor = 1;  ///< a whole model takes so many times the sum of its parts
+  double prefill_error = kMissing, decode_error = kMissing;  ///< relative error bar of a whole model's times
+};
+
 /// One replacement: its fields, by name so that a table needs no model to be read, and what is known of it.
 struct TableRow {
   int64_t first_layer = 0, layer_count = 1;
   std::string attention, ffn;  ///< as Choice::name; empty: the subblock stays the teacher's
-  bool teacher = false;        ///< the teacher's own subblock; such rows are what a student costs where nothing changes
-  bool scored = true;          ///< false: its metrics are sums of its parts'
+  bool teacher =
+      false;  ///< the teacher's own subblock, or block; such rows are what a student costs where nothing changes
+  bool scored = true;  ///< false: its metrics are sums of its parts'
   double parameters = kMissing;
   std::vector<double> values = {}, standard_errors = {};  ///< (metrics)  of the teacher with this one replacement
   std::vector<ScenarioCosts> costs = {};                  ///< (scenarios)
@@ -49,6 +61,7 @@ struct ScoreTable {
   double outside_parameters = kMissing;      ///< embedding, head and final norm
   std::vector<ScenarioCosts> outside = {};   ///< (scenarios)  of the same
   std::vector<double> workspace_bytes = {};  ///< (scenarios)  activations and scratch memory
+  std::vector<CostSource> sources = {};      ///< (scenarios)
   std::map<std::string, std::string> attributes =
       {};  ///< facts about the whole table: the teacher's digest, the tokens
 };
@@ -57,6 +70,9 @@ struct ScoreTable {
 /// same name but other settings is replaced and its costs are forgotten.
 size_t add_metric(ScoreTable& table, const TableMetric& metric);
 size_t add_scenario(ScoreTable& table, const Scenario& scenario);
+
+/// Forgets all costs of a scenario.
+void forget_costs(ScoreTable& table, size_t scenario);
 
 /// The row of a replacement, added (all NaN) if the table has none. The reference holds until the next row is added.
 TableRow& row_of(ScoreTable& table, const Replacement& replacement);
@@ -84,14 +100,19 @@ void check_table(const ScoreTable& table, const std::string& source);
 ///   replacement x metric      value, standard_error
 ///   replacement x scenario    weight_bytes, kv_cache_bytes, prefill_seconds, decode_seconds
 ///   metric        metric_units, higher_is_better, teacher_value
-///   scenario      input_tokens, output_tokens, concurrency, precision, outside_weight_bytes, outside_kv_cache_bytes,
-///                 outside_prefill_seconds, outside_decode_seconds, workspace_bytes
+///   scenario      input_tokens, output_tokens, concurrency, precision, kv_precision, tensor_parallel,
+///                 outside_weight_bytes, outside_kv_cache_bytes, outside_prefill_seconds, outside_decode_seconds,
+///                 workspace_bytes, cost_source, prefill_factor, decode_factor, prefill_error, decode_error
 ///   layer x attention_variant, layer x ffn_variant      attention_<metric>, ffn_<metric>: `value` of the
 ///                 replacements of one subblock again, as a grid; NaN where there is none. For people: not read back.
 void write_scores(const ScoreTable& table, const std::filesystem::path& path);
 
 /// Throws Error (bad_input) naming the file, and the array, if a byte is not as it was written or anything is missing
-/// or inconsistent.
+/// or inconsistent. A file from before scenarios had a KV precision of their own, tensor parallelism and sources of
+/// their costs is read as measured on one device.
 ScoreTable read_scores(const std::filesystem::path& path);
+
+/// Takes what a scenario costs from another table, for the replacements that both have; added if it is not there.
+void copy_costs(ScoreTable& table, const ScoreTable& from, size_t scenario);
 
 }  // namespace tangram

@@ -30,8 +30,8 @@ Shape shape_of(const BenchOptions& o) {
     c.num_attention_heads = heads, c.num_key_value_heads = kv_heads, c.head_dim = head_dim;
     return c;
   };
-  if (o.tiny) return {set(300, 128, 512, 3, 4, 2, 32), {"gqa_1"}, 2, 32};
-  if (o.device == Device::cuda) return {set(128256, 4096, 14336, 16, 32, 8, 128), {"gqa_4", "gqa_2", "gqa_1"}, 2, 2048};
+  if (o.tiny) return {set(100, 64, 256, 2, 4, 2, 16), {"gqa_1"}, 1, 16};
+  if (o.device == Device::cuda) return {set(128256, 4096, 14336, 16, 32, 8, 128), {"gqa_4", "gqa_2", "gqa_1"}, 8, 2048};
   return {set(8192, 512, 2048, 8, 8, 4, 64), {"gqa_2", "gqa_1"}, 2, 512};
 }
 
@@ -123,8 +123,7 @@ class ScoreBench {
   // The whole model, as one would that has no scorer.
   void score_naively(const Model& teacher, const LibraryEntry& entry) {
     Context& ctx = *bench_.context;
-    Model student = teacher;
-    apply_entry(student, entry);
+    const Model student = assemble(teacher, std::span(&entry, 1));
     ArenaScope scope(ctx.scratch);
     const SequenceBatch sequences(shape_.config, lengths_, {}, ctx.scratch, ctx);
     const Tensor hidden = ctx.scratch.tensor(int64_t(tokens_.size()), shape_.config.hidden_size, dtype_);

@@ -9,6 +9,7 @@
 #include "kernels/elementwise.h"
 #include "kernels/graph.h"
 #include "kernels/matmul.h"
+#include "kernels/matmul_cuda.h"
 #include "kernels/peak.h"
 #include "kernels/random.h"
 #include "kernels/transfer.h"
@@ -34,7 +35,13 @@ std::string format_rate(double rate, Unit unit) {
 Bench::Bench(BenchOptions o) : options(std::move(o)) {
   const int64_t scratch = int64_t{options.tiny ? 1 : 16} << 30;
   context.emplace(Context::Options{.device = options.device, .scratch_bytes = scratch});
-  if (options.device == Device::cuda) fmt::print(stderr, "{}\n", cuda_devices()[0].name);
+  if (options.device == Device::cpu) return;
+  fmt::print(stderr, "{}\n", cuda_devices()[0].name);
+  // As in a run, but that nobody keeps the choices.
+  if constexpr (kCudaBuilt)
+    if (!options.tiny)
+      cuda::choose_matmuls(
+          0, [] {}, *context);
 }
 
 double Bench::seconds(const std::function<void()>& call, double least_run, int runs) {

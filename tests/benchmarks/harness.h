@@ -85,6 +85,7 @@ void bench_kernels(Bench& bench);
 void bench_memory(Bench& bench);
 void bench_score(Bench& bench);
 void bench_bld(Bench& bench);
+void bench_depth_first(Bench& bench);
 void bench_model(Bench& bench);
 void bench_search(Bench& bench);  ///< prints tables of its own
 

@@ -23,6 +23,7 @@ const std::vector<Program> kPrograms = {
     {"memory", "memory-bound operations, losses", bench_memory},
     {"score", "replace-one scoring of a library", bench_score},
     {"bld", "a step of blockwise distillation of one layer with all its variants", bench_bld},
+    {"depth_first", "distillation of four layers one by one, their residual stream on disk", bench_depth_first},
     {"model", "prefill and decode of a whole model", bench_model},
     {"search", "the search at 70B's size: exact, frontier, diverse, beside simpler ways", bench_search},
 };
@@ -33,7 +34,7 @@ int run(int argc, char** argv) {
   std::string device = "cpu", summary = "Measures speed, beside the device's own ceilings:";
   for (const Program& p : kPrograms) {
     known.push_back(p.name);
-    summary += fmt::format("\n  {:<8} {}", p.name, p.summary);
+    summary += fmt::format("\n  {:<11} {}", p.name, p.summary);
   }
   CLI::App app(summary);
   app.add_option("NAME", names, "What to measure")->required()->check(CLI::IsMember(known));

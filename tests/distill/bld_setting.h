@@ -32,6 +32,12 @@ struct BldSetting {
     r.ffn = teacher_choice(Subblock::ffn, teacher.config);
     return r;
   }
+  Replacement span(int64_t first, int64_t count, const char* attention, const char* ffn) const {
+    Replacement r = plain(first, Subblock::attention, attention);
+    r.layer_count = count;
+    r.ffn = parse_choice(Subblock::ffn, ffn, teacher.config);
+    return r;
+  }
   BldOptions options() const {
     BldOptions o;
     o.batch_tokens = kSmallBatchTokens;

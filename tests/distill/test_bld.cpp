@@ -23,6 +23,8 @@ TEST(Bld, EveryLossFalls) {
     for (const Replacement& r : setting.all_of_layer(layer)) all.push_back(r);
     all.push_back(setting.pair(layer));
   }
+  for (int64_t first = 0; first < 2; ++first) all.push_back(setting.span(first, 2, "gqa_2", "ffn_48"));
+  all.push_back(setting.span(0, 3, "linear", "ffn_24"));
   BldTrainer trainer = setting.trainer(all, setting.options());
   train(trainer, 8);
   const std::vector<float> first(trainer.losses().begin(), trainer.losses().end());
@@ -44,6 +46,41 @@ TEST(Bld, VariantsTrainedTogetherEqualVariantsTrainedAlone) {
     // Adam divides by the gradient's own size, so a rounding error in a tiny gradient moves a weight by a part of the
     // learning rate: 5 steps of 3e-3 are the most that it can be.
     EXPECT_LT(largest_difference(alone.entry(0), together.entry(i)), 3e-3) << all[i].name();
+  }
+}
+
+// Oracle: the layers run one by one. A span that starts as a copy of its last layer has, in its first step, the loss of
+// that layer in place of all of them.
+TEST(Bld, ASpanMimicsItsLayersTogether) {
+  BldSetting setting;
+  Context& ctx = setting.ctx;
+  const std::vector<Replacement> spans{setting.span(0, 2, "gqa_2", "ffn_48"), setting.span(1, 2, "gqa_2", "ffn_48"),
+                                       setting.span(0, 3, "gqa_2", "ffn_48")};
+  BldTrainer trainer = setting.trainer(spans, setting.options());
+  const Batch batch = small_batch(3);
+  trainer.step(std::span(&batch, 1));
+  const ModelConfig& config = setting.teacher.config;
+  const SequenceBatch sequences(config, batch.lengths, {}, ctx.scratch, ctx);
+  const auto stream_behind = [&](Tensor x, const std::vector<int64_t>& layers) {
+    embed(x, setting.teacher, batch.tokens, ctx);
+    for (const int64_t l : layers) block_forward(x, setting.teacher.blocks[size_t(l)], config, sequences.view(), ctx);
+  };
+  for (size_t i = 0; i < spans.size(); ++i) {
+    const Tensor student = ctx.scratch.tensor(kSmallBatchTokens, config.hidden_size, DType::f32);
+    const Tensor teacher = ctx.scratch.tensor(kSmallBatchTokens, config.hidden_size, DType::f32);
+    std::vector<int64_t> layers, of_student;
+    for (int64_t l = 0; l <= spans[i].last_layer(); ++l) {
+      layers.push_back(l);
+      if (l < spans[i].first_layer || l == spans[i].last_layer()) of_student.push_back(l);
+    }
+    stream_behind(student, of_student), stream_behind(teacher, layers);
+    double error = 0, norm = 0;
+    for (int64_t e = 0; e < student.size(); ++e) {
+      const double s = double(student.as<float>()[e]), t = double(teacher.as<float>()[e]);
+      error += (s - t) * (s - t), norm += t * t;
+    }
+    EXPECT_NEAR(trainer.losses()[i], error / norm, 1e-5 * error / norm) << spans[i].layers();
+    EXPECT_GT(error, 1e-3 * norm) << "a span that changes nothing tests nothing";
   }
 }
 

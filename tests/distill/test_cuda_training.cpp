@@ -3,9 +3,11 @@
 #include <gtest/gtest.h>
 
 #include "distill/bld.h"
+#include "distill/depth_first.h"
 #include "distill/gkd.h"
 #include "kernels/cuda_devices.h"
 #include "kernels/transfer.h"
+#include "tests/blocks/folder.h"
 #include "tests/distill/small_batch.h"
 
 namespace tangram {
@@ -53,6 +55,44 @@ TEST(CudaTraining, EveryVariantHasTheLossesOfTheCpu) {
   for (size_t i = 0; i < found.size(); ++i) {
     EXPECT_GT(expected[i], 0);
     EXPECT_NEAR(found[i], expected[i], kSameLoss * double(expected[i]) + 1e-7) << all[i % all.size()].name();
+  }
+}
+
+// Its boundaries pass between the GPU and the disk on streams and threads of their own.
+TEST(CudaTraining, DepthFirstHasTheLossesOfBreadthFirst) {
+  if (cuda_devices().empty()) GTEST_SKIP() << "no GPU in this machine";
+  constexpr int64_t kSteps = 4;
+  Context ctx({.device = Device::cuda, .threads = 1});
+  const Model teacher = move_model(small_teacher(), Device::cuda, ctx);
+  std::vector<Replacement> all;
+  for (int64_t layer = 0; layer < teacher.config.num_hidden_layers; ++layer)
+    for (const auto& [s, name] : {std::pair{Subblock::attention, "gqa_1"}, {Subblock::ffn, "ffn_24"}}) {
+      all.push_back({.first_layer = layer, .layer_count = 1, .attention = {}, .ffn = {}});
+      all.back().of(s) = parse_choice(s, name, teacher.config);
+    }
+  BldOptions options;
+  options.init = Init::random;
+  options.batch_tokens = kSmallBatchTokens;
+  options.schedule.learning_rate_peak = 3e-3;
+  options.schedule.steps = kSteps;
+  BldTrainer breadth(
+      teacher, all, options, [](int64_t) { return LayerStatistics{}; }, ctx);
+  std::vector<std::vector<float>> expected;
+  for (uint64_t step = 0; step < kSteps; ++step) {
+    breadth.step(std::vector<Batch>{small_batch(step)});
+    expected.emplace_back(breadth.losses().begin(), breadth.losses().end());
+  }
+  const TestFolder folder;
+  const DepthFirstRun run{teacher_in_memory(teacher), all, options, kSteps, folder.path};
+  for (int64_t layer = 0; layer < teacher.config.num_hidden_layers; ++layer) {
+    DepthFirstLayer students(run, layer, /*trained=*/true, ctx);
+    students.start(LayerStatistics{});
+    for (size_t step = 0; step < kSteps; ++step) {
+      students.step(std::vector<Batch>{small_batch(step)});
+      for (size_t i = 0; i < students.places().size(); ++i)
+        EXPECT_EQ(students.losses()[i], expected[step][students.places()[i]]) << layer << ", step " << step;
+    }
+    students.finish();
   }
 }
 

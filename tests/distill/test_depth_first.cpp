@@ -28,6 +28,8 @@ struct DepthFirstTest : testing::Test {
       for (const Replacement& r : setting.all_of_layer(layer)) replacements.push_back(r);
       replacements.push_back(setting.pair(layer));
     }
+    for (const int64_t first : {1, 0}) replacements.push_back(setting.span(first, 2, "gqa_2", "ffn_24"));
+    replacements.push_back(setting.span(0, 3, "linear", "ffn_8"));
   }
 
   BldOptions options() const {
@@ -84,7 +86,7 @@ TEST_F(DepthFirstTest, EndsWithTheBytesOfBreadthFirst) {
   for (int64_t l = 0; l < 3; ++l) {
     const Result layer = train(streamed, l);
     const std::vector<size_t>& places = layer.layer->places();
-    ASSERT_EQ(places.size(), 7u);
+    ASSERT_EQ(places.size(), 7u + size_t(l));  // spans end with the later layers
     for (size_t i = 0; i < places.size(); ++i) {
       EXPECT_EQ(largest_difference(layer.entries[i], breadth.entry(places[i])), 0)
           << l << " " << replacements[places[i]].name();
@@ -170,7 +172,8 @@ TEST_F(DepthFirstTest, PlanCountsWhatAStepDoes) {
   // f32: weights are their own masters. gqa_1, window_3, linear; ffn_24, ffn_8, linear; the pair's FFN and norm.
   const int64_t attention_parameters = (2 * 32 * 32 + 2 * 8 * 32) + (2 * 32 * 32 + 2 * 16 * 32) + 32 * 32;
   const int64_t ffn_parameters = 3 * 32 * (24 + 8) + 32 * 32, pair_parameters = 3 * 32 * 48 + 32;
-  const int64_t parameters = attention_parameters + ffn_parameters + pair_parameters;
+  const int64_t span_parameters = (2 * 32 * 32 + 2 * 16 * 32) + 3 * 32 * 24 + 2 * 32;
+  const int64_t parameters = attention_parameters + ffn_parameters + pair_parameters + span_parameters;
   EXPECT_EQ(plan.weight_bytes, 4 * parameters);
   EXPECT_EQ(plan.master_bytes, 0);
   EXPECT_EQ(plan.moment_bytes, 8 * parameters);

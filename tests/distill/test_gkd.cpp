@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include "kernels/elementwise.h"
+
 #include "tests/distill/small_batch.h"
 
 namespace tangram {
@@ -93,6 +95,56 @@ TEST(Gkd, TeacherItselfHasNoDistillationLoss) {
   EXPECT_NEAR(losses.cosine, 0, 1e-6);
   EXPECT_NEAR(losses.kl, 0, 1e-6);
   EXPECT_GT(losses.cross_entropy, 1);
+}
+
+// Oracle: residual streams computed block by block, and the cosine by its definition.
+TEST(Gkd, ComparesAShorterStudentWithTheLayersItsBlocksEndWith) {
+  Context ctx(Context::Options{.threads = 2});
+  const Model teacher = small_teacher();
+  const Batch batch = small_batch(1);
+  const SequenceBatch sequences(teacher.config, batch.lengths, {}, ctx.scratch, ctx);
+  const auto streams = [&](const Model& model) {
+    std::vector<Tensor> behind;
+    Tensor x = ctx.scratch.tensor(kSmallBatchTokens, model.config.hidden_size, DType::f32);
+    embed(x, model, batch.tokens, ctx);
+    for (const BlockWeights& block : model.blocks) {
+      behind.push_back(ctx.scratch.tensor(x.rows, x.cols, DType::f32));
+      copy(behind.back(), x, ctx);
+      x = behind.back();
+      block_forward(x, block, model.config, sequences.view(), ctx);
+    }
+    return behind;
+  };
+  Model student = teacher;
+  student.blocks.erase(student.blocks.begin() + 1);
+  student.config.num_hidden_layers = 2;
+  student = copy_model(student, DType::f32);
+  const std::vector<Tensor> of_teacher = streams(teacher), of_student = streams(student);
+  const auto distance = [&](Tensor a, Tensor b) {
+    double mean = 0;
+    for (int64_t n = 0; n < a.rows; ++n) {
+      double dot = 0, aa = 0, bb = 0;
+      for (int64_t h = 0; h < a.cols; ++h) {
+        const double x = double(a.row<float>(n)[h]), y = double(b.row<float>(n)[h]);
+        dot += x * y, aa += x * x, bb += y * y;
+      }
+      mean += (1 - dot / std::sqrt(aa * bb)) / double(a.rows);
+    }
+    return mean;
+  };
+  for (const std::vector<int64_t>& layers : {std::vector<int64_t>{0, 2}, {1, 2}}) {
+    GkdOptions options = measuring({.cosine = 1, .kl = 0, .cross_entropy = 0});
+    options.teacher_layers = layers;
+    const double losses = GkdTrainer(student, &teacher, options, ctx).step(std::span(&batch, 1)).cosine;
+    const double expected =
+        distance(of_student[0], of_teacher[size_t(layers[0])]) + distance(of_student[1], of_teacher[size_t(layers[1])]);
+    EXPECT_NEAR(losses, expected, 1e-5 * expected);
+  }
+  for (const std::vector<int64_t>& wrong : {std::vector<int64_t>{}, {0, 1}, {2, 2}, {2, 0}, {0, 3}, {0, 1, 2}}) {
+    GkdOptions options = measuring({});
+    options.teacher_layers = wrong;
+    EXPECT_THROW(GkdTrainer(student, &teacher, options, ctx), Error) << wrong.size();
+  }
 }
 
 TEST(Gkd, HealsAStudent) {

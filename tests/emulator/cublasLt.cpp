@@ -1,5 +1,6 @@
 #include "cublasLt.h"
 
+#include <algorithm>
 #include <vector>
 
 #include "kernels/dtype.h"
@@ -23,22 +24,28 @@ std::vector<float> rows_of(const void* x, cublasLtMatrixLayout_t layout, bool tr
 }
 
 void multiply(const cublasLtMatmulDescOpaque& operation, float scale, const void* a, cublasLtMatrixLayout_t layout_a,
-              const void* b, cublasLtMatrixLayout_t layout_b, float keep, void* d, cublasLtMatrixLayout_t layout_d) {
+              const void* b, cublasLtMatrixLayout_t layout_b, float keep, void* d, cublasLtMatrixLayout_t layout_d,
+              bool backwards) {
   const auto [transpose_a, transpose_b] = operation.transpose;
   const int64_t m = layout_d->rows, n = layout_d->cols, k = transpose_a ? layout_a->rows : layout_a->cols;
-  const std::vector<float> rows_a = rows_of(a, layout_a, transpose_a), cols_b = rows_of(b, layout_b, !transpose_b);
-  for (int64_t j = 0; j < n; ++j)
+  const std::vector<float> cols_a = rows_of(a, layout_a, !transpose_a), cols_b = rows_of(b, layout_b, !transpose_b);
+  std::vector<float> sums(static_cast<size_t>(m));
+  for (int64_t j = 0; j < n; ++j) {
+    std::fill(sums.begin(), sums.end(), 0.0f);
+    for (int64_t step = 0; step < k; ++step) {
+      const int64_t l = backwards ? k - 1 - step : step;
+      const float *x = &cols_a[size_t(l * m)], y = cols_b[size_t(j * k + l)];
+      for (int64_t i = 0; i < m; ++i) sums[size_t(i)] += x[i] * y;
+    }
     for (int64_t i = 0; i < m; ++i) {
-      const float *x = &rows_a[size_t(i * k)], *y = &cols_b[size_t(j * k)];
-      float sum = 0;
-      for (int64_t l = 0; l < k; ++l) sum += x[l] * y[l];
       const int64_t at = j * layout_d->stride + i;
-      const float before = keep == 0 ? 0 : keep * element(d, layout_d, i, j);
+      const float sum = sums[size_t(i)], before = keep == 0 ? 0 : keep * element(d, layout_d, i, j);
       if (layout_d->type == CUDA_R_32F)
         static_cast<float*>(d)[at] = scale * sum + before;
       else
         static_cast<tangram::bf16*>(d)[at] = tangram::bf16(scale * sum + before);
     }
+  }
 }
 
 }  // namespace
@@ -91,7 +98,7 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDe
 cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t operation, const void* alpha, const void* a,
                               cublasLtMatrixLayout_t layout_a, const void* b, cublasLtMatrixLayout_t layout_b,
                               const void* beta, const void*, cublasLtMatrixLayout_t, void* d,
-                              cublasLtMatrixLayout_t layout_d, const cublasLtMatmulAlgo_t*, void* workspace,
+                              cublasLtMatrixLayout_t layout_d, const cublasLtMatmulAlgo_t* algorithm, void* workspace,
                               size_t workspace_bytes, cudaStream_t) {
   const auto [transpose_a, transpose_b] = operation->transpose;
   const int64_t m = layout_d->rows, n = layout_d->cols, k = transpose_a ? layout_a->rows : layout_a->cols;
@@ -99,9 +106,10 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t operation, 
       (transpose_b ? layout_b->cols : layout_b->rows) != k)
     return CUBLAS_STATUS_INVALID_VALUE;
   const float scale = *static_cast<const float*>(alpha), keep = *static_cast<const float*>(beta);
-  tangram::emulator::queue([=, op = *operation, la = *layout_a, lb = *layout_b, ld = *layout_d]() mutable {
+  tangram::emulator::queue([=, backwards = algorithm->data[0] == 1, op = *operation, la = *layout_a, lb = *layout_b,
+                            ld = *layout_d]() mutable {
     std::memset(workspace, 0xff, workspace_bytes < 64 ? workspace_bytes : 64);  // nobody else's results lie there
-    multiply(op, scale, a, &la, b, &lb, keep, d, &ld);
+    multiply(op, scale, a, &la, b, &lb, keep, d, &ld, backwards);
   });
   return CUBLAS_STATUS_SUCCESS;
 }

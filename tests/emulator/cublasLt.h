@@ -1,7 +1,8 @@
 #pragma once
 #include "cuda_runtime.h"
 
-// The part of cuBLASLt that kernels/matmul.cu uses, computed by loops on the CPU.
+// The part of cuBLASLt that kernels/matmul.cu uses, computed by loops on the CPU. It proposes two algorithms, which add
+// up forwards and backwards.
 
 enum cublasStatus_t { CUBLAS_STATUS_SUCCESS = 0, CUBLAS_STATUS_INVALID_VALUE = 7 };
 enum cublasOperation_t { CUBLAS_OP_N, CUBLAS_OP_T };

@@ -64,7 +64,8 @@ void* dynamic_shared();
 /// Waits until all living threads of the block, or of the warp, have come here.
 void block_barrier();
 void warp_barrier();
-/// Does what was asked of a stream: at once, or whenever the graph is launched that is being recorded.
+/// Does what was asked of a stream: at once, or whenever the graph is launched that this thread is recording. One host
+/// thread after the other.
 void queue(std::function<void()> work);
 bool recording();
 /// 8 bytes of every lane of this warp, for exchanges; those of a lane that has returned are NaN.
@@ -273,6 +274,11 @@ struct CUgraphExec_st;
 using cudaGraph_t = CUgraph_st*;
 using cudaGraphExec_t = CUgraphExec_st*;
 enum cudaStreamCaptureMode { cudaStreamCaptureModeThreadLocal };
+enum cudaStreamCaptureStatus { cudaStreamCaptureStatusNone, cudaStreamCaptureStatusActive };
+inline cudaError_t cudaStreamIsCapturing(cudaStream_t, cudaStreamCaptureStatus* status) {
+  *status = tangram::emulator::recording() ? cudaStreamCaptureStatusActive : cudaStreamCaptureStatusNone;
+  return cudaSuccess;
+}
 cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode mode);
 cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph);
 cudaError_t cudaGraphInstantiate(cudaGraphExec_t* executable, cudaGraph_t graph, unsigned long long flags);

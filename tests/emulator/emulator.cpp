@@ -8,6 +8,7 @@
 #include <limits>
 #include <map>
 #include <memory>
+#include <mutex>
 #include <utility>
 #include <vector>
 
@@ -59,7 +60,7 @@ struct Fiber {
   bool started = false, done = false;
 };
 
-/// The block at work. One host thread runs all kernels.
+/// The block at work. Only one is at a time, whichever host thread runs it.
 struct Block {
   const std::function<void()>* thread;
   std::vector<Fiber> fibers;
@@ -236,6 +237,7 @@ struct DeviceMapping {
   size_t mapped;
 };
 static std::map<void*, DeviceMapping> allocations;  // by the address given out
+static std::mutex device;                           // held by the host thread whose work is done, or that allocates
 
 // Lets everybody touch the memory of the device, or nobody.
 static void protect_device_memory(int protection) {
@@ -256,6 +258,7 @@ cudaError_t cudaMalloc(void** p, size_t bytes) {
   const size_t used = (bytes + 255) / 256 * 256, mapped = (used + page - 1) / page * page + page;
   void* base = mmap(nullptr, mapped, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (base == MAP_FAILED) return cudaErrorMemoryAllocation;
+  const std::lock_guard lock(device);
   *p = static_cast<char*>(base) + mapped - page - used;
   allocations[*p] = {base, mapped - page, mapped};
   return cudaSuccess;
@@ -263,6 +266,7 @@ cudaError_t cudaMalloc(void** p, size_t bytes) {
 
 cudaError_t cudaFree(void* p) {
   if (!p) return cudaSuccess;
+  const std::lock_guard lock(device);
   const auto found = allocations.find(p);
   if (found == allocations.end()) return cudaErrorInvalidValue;
   munmap(found->second.base, found->second.mapped);
@@ -282,10 +286,11 @@ struct CUgraph_st {
 };
 struct CUgraphExec_st : CUgraph_st {};
 
-static std::unique_ptr<CUgraph_st> recorded;  // while recording
+static thread_local std::unique_ptr<CUgraph_st> recorded;  // while this thread is recording
 
 void tangram::emulator::queue(std::function<void()> work) {
   if (recorded) return recorded->work.push_back(std::move(work));
+  const std::lock_guard lock(device);
   struct Access {
     Access() { protect_device_memory(PROT_READ | PROT_WRITE); }
     ~Access() { protect_device_memory(PROT_NONE); }
@@ -327,10 +332,16 @@ void* allocate(int64_t bytes) {
   return p;
 }
 void release(void* p) noexcept { cudaFree(p); }
+MemoryState memory_state() {
+  size_t free_bytes = 0, total_bytes = 0;
+  cudaMemGetInfo(&free_bytes, &total_bytes);
+  return {int64_t(free_bytes), int64_t(total_bytes)};
+}
 
 AddressRange::AddressRange(int64_t bytes) : reserved_(bytes) {
   base_ = mmap(nullptr, size_t(bytes), PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   CHECK(base_ != MAP_FAILED, "no {} bytes of address space left", bytes);
+  const std::lock_guard lock(device);
   allocations[base_] = {base_, 0, size_t(bytes)};
 }
 AddressRange::~AddressRange() { cudaFree(base_); }
@@ -338,6 +349,7 @@ AddressRange::~AddressRange() { cudaFree(base_); }
 int64_t AddressRange::commit(int64_t bytes) {
   const int64_t page = sysconf(_SC_PAGESIZE), end = (bytes + page - 1) / page * page;
   CHECK(bytes <= reserved_, "{} bytes of a range of {}", bytes, reserved_);
+  const std::lock_guard lock(device);
   allocations.at(base_).bytes = size_t(end);
   return committed_ = end;
 }

@@ -92,6 +92,25 @@ TEST_P(GraphTest, AnErrorEndsTheRecording) {
   EXPECT_EQ(first(sum), GetParam() == Device::cuda ? 3 : 4);
 }
 
+// It would move what the host's memory holds whenever the graph is launched.
+TEST_P(GraphTest, RefusesToRecordATransferFromOrToTheHost) {
+  if (GetParam() == Device::cpu) GTEST_SKIP() << "the CPU records nothing";
+  std::vector<float> values(3, 5);
+  const Tensor host = view_of(values.data(), 1, 3);
+  Graph sends([&] { transfer(sum, host, *ctx); }), receives([&] { transfer(host, sum, *ctx); });
+  for (Graph* graph : {&sends, &receives}) {
+    graph->launch(*ctx);  // as it is
+    try {
+      graph->launch(*ctx);
+      FAIL() << "it was recorded";
+    } catch (const Error& e) {
+      EXPECT_NE(std::string(e.what()).find("while a graph is being recorded"), std::string::npos) << e.what();
+    }
+  }
+  add(sum, sum, one, *ctx);
+  EXPECT_EQ(first(sum), 6) << "the stream goes on";
+}
+
 INSTANTIATE_TEST_SUITE_P(Devices, GraphTest, testing::Values(Device::cpu, Device::cuda));
 
 }  // namespace

@@ -49,7 +49,8 @@ class Search {
     write_file_atomically(folder_ / "search.yaml", R"(
 teacher: teacher
 data: {train: [train.jsonl], validation: [valid.jsonl], sequence_length: 32}
-search_space: {attention: [gqa_1, linear, no_op], ffn: [0.5, linear, no_op], pairs: [{attention: no_op, ffn: 1.0}]}
+search_space: {attention: [gqa_1, linear, no_op], ffn: [0.5, linear, no_op], pairs: [{attention: no_op, ffn: 1.0}],
+               spans: [{layers: 2, ffn: 0.5}]}
 distill: {tokens: 25600, batch_tokens: 256, micro_batches: 2, learning_rate: 1e-3}
 score: {tokens: 2048}
 scenarios: {s: {input_tokens: 8, output_tokens: 8, concurrency: 2, precision: f32}}

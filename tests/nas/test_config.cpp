@@ -72,12 +72,12 @@ TEST(Config, ReadsEverySection) {
   EXPECT_EQ(c.distill.target, BldTarget::block);
   EXPECT_EQ(c.score.objective, Metric::lm_loss);
   ASSERT_EQ(c.scenarios.size(), 2u);
-  EXPECT_EQ(c.scenarios[0], (Scenario{"chat", 128, 64, 8, DType::f32}));
+  EXPECT_EQ(scenarios_of(c)[0], (Scenario{"chat", 128, 64, 8, Precision::f32}));
   ASSERT_EQ(c.constraints.size(), 2u);
-  EXPECT_EQ(c.constraints[0].memory, (Limit{0.6, true}));
-  EXPECT_EQ(c.constraints[0].throughput.at("chat"), (Limit{2, true}));
-  EXPECT_EQ(c.constraints[1].memory, (Limit{40 * 0x1p30, false}));
-  EXPECT_EQ(c.constraints[1].latency.at("batch"), (Limit{0.03, false}));
+  EXPECT_EQ(c.constraints[0].of(Quantity::memory).at(""), (Limit{0.6, true}));
+  EXPECT_EQ(c.constraints[0].of(Quantity::throughput).at("chat"), (Limit{2, true}));
+  EXPECT_EQ(c.constraints[1].of(Quantity::memory).at(""), (Limit{40 * 0x1p30, false}));
+  EXPECT_EQ(c.constraints[1].of(Quantity::latency).at("batch"), (Limit{0.03, false}));
   EXPECT_EQ(c.solutions.min_difference, 0.2);
   EXPECT_EQ(c.baselines.objectives, std::vector<Metric>{Metric::lm_loss});
   EXPECT_FALSE(c.baselines.greedy);
@@ -86,6 +86,64 @@ TEST(Config, ReadsEverySection) {
   EXPECT_TRUE(c.exports.empty());
   EXPECT_EQ(c.seed, 7u);
   EXPECT_EQ(c.checkpoint_seconds, 120);
+}
+
+TEST(Config, ReadsScenariosOfManyKinds) {
+  const std::string text = changed("  batch: {input_tokens: 1, output_tokens: 1, concurrency: 1}",
+                                   "  batch: {input_tokens: 1, output_tokens: 1, concurrency: [1, 64], precision: fp8, "
+                                   "kv_precision: bf16, tensor_parallel: 4}");
+  const SearchConfig c = parse(text);
+  const std::vector<Scenario> scenarios = scenarios_of(c);
+  ASSERT_EQ(scenarios.size(), 3u);
+  EXPECT_EQ(scenarios[0].name, "chat");
+  EXPECT_EQ(scenarios[0].kv_precision(), Precision::f32) << "precision sets both";
+  EXPECT_EQ(scenarios[0].tensor_parallel, 1);
+  EXPECT_EQ(scenarios[1], (Scenario{"batch@1", 1, 1, 1, Precision::fp8, Precision::bf16, 4}));
+  EXPECT_EQ(scenarios[2], (Scenario{"batch@64", 1, 1, 64, Precision::fp8, Precision::bf16, 4}));
+  EXPECT_EQ(scenarios[2].group(), "batch");
+  const std::string written = write_config(c, "/base/runs/x");
+  EXPECT_THAT(written, HasSubstr("concurrency: [1, 64]\n    precision: fp8\n    kv_precision: bf16\n"));
+  EXPECT_EQ(write_config(parse_config(written, "y.yaml", "/base/runs/x"), "/base/runs/x"), written);
+}
+
+TEST(Config, ReadsLimitsOnEveryQuantity) {
+  const SearchConfig c = parse(changed(
+      "memory: 60%, throughput: {chat: 2.0x}",
+      "memory: {chat: 60%}, throughput: 2.0x, kv_cache: 4 GiB, time_to_first_token: {chat: 200 ms, batch: 50%}, "
+      "time_per_output_token: 20 ms"));
+  EXPECT_EQ(c.constraints[0].of(Quantity::memory).at("chat"), (Limit{0.6, true}));
+  const std::vector<Constraint> constraints = constraints_of(c.constraints[0]);
+  ASSERT_EQ(constraints.size(), 6u);
+  EXPECT_EQ(constraints[1].quantity, Quantity::throughput);
+  EXPECT_EQ(constraints[1].scenario, "");
+  EXPECT_EQ(constraints[2].quantity, Quantity::time_to_first_token);
+  EXPECT_EQ(constraints[2].scenario, "batch");
+  EXPECT_TRUE(constraints[2].relative);
+  EXPECT_EQ(constraints[4].bound, 0.02);
+  EXPECT_EQ(constraints[5].bound, 4 * 0x1p30);
+  const std::string written = write_config(c, "/");
+  EXPECT_EQ(write_config(parse_config(written, "y.yaml", "/"), "/"), written);
+  EXPECT_EQ(message_of(changed("parameters: 4e9", "parameters: {chat: 4e9}")),
+            "x.yaml:17:52: constraints.1.parameters.chat: parameters are the same in every scenario; give one limit");
+  EXPECT_THAT(message_of(changed("concurrency: 8", "concurrency: [8, 8]")),
+              HasSubstr("scenarios.chat.concurrency: 8 is there twice"));
+  EXPECT_THAT(message_of(changed("precision: f32", "precision: fp16")), HasSubstr("known: f32, bf16, f16, fp8"));
+}
+
+TEST(Config, HardwareIsThisOrKnownOrAFile) {
+  const auto hardware = [](const std::string& text) {
+    return parse(std::string(kWhole) + "hardware: " + text).hardware;
+  };
+  EXPECT_TRUE(parse(kWhole).hardware.is_this());
+  EXPECT_EQ(hardware("h100-80gb").name, "h100-80gb");
+  EXPECT_FALSE(hardware("h100-80gb").is_this());
+  EXPECT_EQ(hardware("my/gpu.yaml").file, "/base/my/gpu.yaml");
+  EXPECT_THAT(message_of(std::string(kWhole) + "hardware: h100"),
+              HasSubstr("x.yaml:25:11: hardware: no value 'h100'; "));
+  for (const char* text : {"h200", "my/gpu.yaml"}) {
+    const std::string written = write_config(parse(std::string(kWhole) + "hardware: " + text), "/base");
+    EXPECT_THAT(written, HasSubstr(fmt::format("hardware: {}\n", text)));
+  }
 }
 
 TEST(Config, ALoneConstraintIsOneTargetCalledStudent) {
@@ -163,18 +221,21 @@ TEST(Config, RefusesImpossibleCombinations) {
             "x.yaml:16:49: constraints.0.throughput.caht: no scenario 'caht'; did you mean 'chat'? known: chat, batch");
   EXPECT_EQ(message_of(changed("name: m40", "name: m60")),
             "x.yaml:17:5: constraints.1: a second target is called 'm60'; give each its name");
-  EXPECT_EQ(message_of(changed("pairs:", "spans: [2]\n  pairs:")),
-            "x.yaml:9:10: search_space.spans: 2: a block that stands for several layers is not supported yet");
+  EXPECT_EQ(
+      message_of(changed("pairs:", "spans: [1]\n  pairs:")),
+      "x.yaml:9:11: search_space.spans.layers: found '1'; allowed: an integer from 2 to 1024, such as 1024 or 1e9");
   EXPECT_EQ(message_of(changed("  sequence_length: 128", "  skills: {}\n  sequence_length: 128")),
             "x.yaml:5:11: data.skills: excludes data.train and data.validation; give one of the two");
   EXPECT_EQ(message_of(changed("  validation: [data/v.jsonl]\n", "")),
             "x.yaml:3:3: data.validation: no file; scores and losses need text that was not trained on");
   EXPECT_EQ(message_of(changed("cosine: 1, kl: 0.5", "cosine: 0, kl: 0")),
             "x.yaml:20:82: uptrain.loss: all weights are 0; one of cosine, kl, lm has to be more");
-  EXPECT_EQ(message_of("teacher: t\ndata: {train: [a], validation: [b]}\nconstraints: {}\n"),
-            "x.yaml:3:14: constraints: no limit; allowed: memory, parameters, throughput, latency");
+  EXPECT_EQ(
+      message_of("teacher: t\ndata: {train: [a], validation: [b]}\nconstraints: {}\n"),
+      "x.yaml:3:14: constraints: no limit; allowed: memory, parameters, throughput, latency, time_to_first_token, "
+      "time_per_output_token, kv_cache");
   EXPECT_EQ(message_of("teacher: t\ndata: {train: [a], validation: [b]}\nconstraints: {memory: 60%}\n"),
-            "x.yaml:3:23: constraints.memory: needs a scenario, whose KV cache it counts; give scenarios");
+            "x.yaml:3:23: constraints.memory: needs a scenario, for which it is counted; give scenarios");
 }
 
 TEST(Config, RefusesAnImpossiblePretrainedTeacher) {
@@ -256,6 +317,22 @@ TEST(Config, SearchSpaceFollowsTheTeacher) {
   EXPECT_EQ(names(space.ffn), (std::vector<std::string>{"ffn_384", "ffn_192", "linear"}));
   ASSERT_EQ(space.pairs.size(), 1u);
   EXPECT_EQ(space.pairs[0].ffn.name(), "ffn_384");
+  EXPECT_TRUE(space.spans.empty());
+  const std::string with_spans =
+      changed("pairs:", "spans: [2, {layers: 3, attention: no_op, ffn: 0.5}, {layers: 2}]\n  pairs:");
+  const SearchSpace spans = search_space(parse(with_spans), teacher);
+  ASSERT_EQ(spans.spans.size(), 2u);  // the third is the first again
+  EXPECT_EQ(spans.spans[0].layers, 2);
+  EXPECT_EQ(spans.spans[0].block.attention.name() + " " + spans.spans[0].block.ffn.name(), "gqa_2 ffn_384");
+  EXPECT_EQ(spans.spans[1].layers, 3);
+  EXPECT_EQ(spans.spans[1].block.attention.name() + " " + spans.spans[1].block.ffn.name(), "no_op ffn_192");
+  EXPECT_EQ(search_space(parse(write_config(parse(with_spans), "/")), teacher).spans, spans.spans);
+  try {
+    search_space(parse(changed("pairs:", "spans: [9]\n  pairs:")), teacher);
+    ADD_FAILURE();
+  } catch (const Error& e) {
+    EXPECT_STREQ(e.what(), "x.yaml:9:11: search_space.spans.0.layers: 9: the teacher has 8 layers");
+  }
   try {
     search_space(parse(changed("gqa_1, linear", "gqa_1, lineer")), teacher);
     ADD_FAILURE();

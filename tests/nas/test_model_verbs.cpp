@@ -402,18 +402,14 @@ TEST_F(ModelVerbsTest, InspectShowsTheStagesAndStudentsOfARun) {
                             .objective = "kl_divergence",
                             .proven = true,
                             .predicted = {{"chat.memory", 2048}, {"kl_divergence", 0.25}},
-                            .replacements = {}};
-  const Architecture blocks = irregular_model(model.config).architecture();
-  for (size_t l = 0; l < blocks.size(); ++l) {
-    chosen.replacements.push_back(
-        {.first_layer = int64_t(l), .layer_count = 1, .attention = blocks[l].attention, .ffn = {}});
-    chosen.replacements.push_back({.first_layer = int64_t(l), .layer_count = 1, .attention = {}, .ffn = blocks[l].ffn});
-  }
+                            .blocks = {}};
+  for (const BlockChoice& block : irregular_model(model.config).architecture())
+    chosen.blocks.push_back({.attention = block.attention.name(), .ffn = block.ffn.name()});
   write_architecture(run / "architectures/half.yaml", chosen);
   const Outcome late = call({"inspect", run});
   EXPECT_EQ(late.code, 0) << late.err;
   EXPECT_THAT(late.out, testing::ContainsRegex("half +mip +kl_divergence +yes +2 KiB +0.25000\n"));
-  EXPECT_THAT(late.out, testing::ContainsRegex("\n +0-1 +gqa_1 +no_op\n +2 +no_op +ffn_48\n"));
+  EXPECT_THAT(late.out, testing::ContainsRegex("\n +0-1 +gqa_1 +no_op +as the sum of its parts\n +2 +no_op +ffn_48 +as the sum of its parts\n"));
   const json result = call_json({"inspect", run});
   EXPECT_EQ(result.at("stages").at("distill"), "not complete yet");
   EXPECT_EQ(result.at("architectures").at(0).at("blocks").at(2).at("ffn"), "ffn_48");

@@ -60,7 +60,7 @@ TEST(Plan, AgreesWithSumsByHand) {
   const double products = 2 * N * (teacher + 2 * input + 3 * (parameters - input));
   const double attention = 4 * (N / T) * (T * (T + 1) / 2) * Q * (1 + attention_variants * 3.5);
   EXPECT_NEAR(double(distill["flops"]), steps * layers * (products + attention), 1e-9 * double(distill["flops"]));
-  EXPECT_EQ(plan["disk_bytes"]["two boundaries"], 2 * steps * N * H * 2);
+  EXPECT_EQ(plan["disk_bytes"]["2 boundaries"], 2 * steps * N * H * 2);
   EXPECT_EQ(plan["disk_bytes"]["library"], layers * 2 * parameters);
   EXPECT_EQ(plan["disk_bytes"]["two checkpoints"], 2 * 12 * parameters);
 }
@@ -71,12 +71,42 @@ TEST(Plan, FitsTheGpusThatTheConfigsAreFor) {
   EXPECT_TRUE(plan_of("llama-3.1-70b.yaml", {"--gpu", "h200"})["stages"][0]["fits"]);
 }
 
+// Parts are taken from what the layout counts as a whole, so the last of them is what the others leave.
+TEST(Plan, HasNoPartOfLessThanNothing) {
+  for (const char* config : {"quickstart.yaml", "llama-3.1-8b.yaml"})
+    for (const char* order : {"breadth_first", "depth_first"}) {
+      const Outcome outcome =
+          call({kConfigs / config, "--json", "--gpu", "h200", "--set", fmt::format("distill.order={}", order)});
+      const nlohmann::json plan = nlohmann::json::parse(outcome.out);
+      for (const nlohmann::json& stage : plan["stages"])
+        for (const auto& [part, bytes] : stage["memory_bytes"].items())
+          EXPECT_GE(bytes, 0) << config << " " << order << " " << stage["name"] << " " << part;
+    }
+}
+
+TEST(Plan, ScoresMoreAtOnceWhereTheGpuHasRoom) {
+  const SearchConfig config =
+      read_search_config(kConfigs / "llama-3.1-8b.yaml", std::vector<std::string>{"data.sequence_length=1024"});
+  const ModelConfig teacher = read_config(config.teacher.folder).config;
+  const auto tokens = [&](const PlanMachine& machine, int64_t sequences = 1000) {
+    return 1024 * sequences_at_once(config, teacher, sequences, machine);
+  };
+  PlanMachine gpu = known_gpu("h200");
+  EXPECT_EQ(tokens(gpu), 4 * kScoringTokens);
+  EXPECT_EQ(tokens(gpu, 5), 5 * 1024) << "there are no more";
+  gpu.in_use_bytes = gpu.memory_bytes / 3 * 2, gpu.memory_bytes -= gpu.in_use_bytes;
+  EXPECT_EQ(tokens(gpu), 4 * kScoringTokens) << "others' use of it would change the last bits of scores";
+  gpu.memory_bytes = int64_t{20} << 30, gpu.in_use_bytes = 0;
+  EXPECT_EQ(tokens(gpu), kScoringTokens);
+  EXPECT_EQ(tokens({}), kScoringTokens);
+}
+
 TEST(Plan, RefusesTooLittleMemoryAndSaysWhatToChange) {
   const Outcome outcome =
       call({kConfigs / "llama-3.1-70b.yaml", "--gpu", "h200", "--set", "distill.order=breadth_first"});
   EXPECT_EQ(outcome.code, 3);
   EXPECT_THAT(outcome.out, HasSubstr("DOES NOT FIT"));
-  EXPECT_THAT(outcome.err, HasSubstr("h200 has 139 GiB; distill.order=depth_first with distill.micro_batches=1 takes"));
+  EXPECT_THAT(outcome.err, HasSubstr("h200 has 139 GiB; distill.order=depth_first takes"));
 }
 
 TEST(Plan, RefusesASmallDiskAndSaysWhatFits) {
@@ -103,7 +133,25 @@ TEST(Plan, PlansForThisMachineToo) {
   EXPECT_FALSE(fs::exists(testing::TempDir() + "/planned"));
 }
 
+// By the model's own account: the student has at least twice the rate, on one GPU, and less than the teacher in it.
+TEST(Plan, PlansServingOnHardwareByName) {
+  const nlohmann::json plan = plan_of("llama-3.1-8b.yaml", {"--hardware", "h100-80gb"});
+  ASSERT_EQ(plan["loads"].size(), 6u);
+  for (const nlohmann::json& load : plan["loads"]) {
+    const double teacher = load["teacher_at_its_best"]["tokens_per_s_and_device"];
+    EXPECT_GE(teacher, load["teacher_on_one_device"]["tokens_per_s_and_device"]);
+    ASSERT_FALSE(load["student"].is_null()) << load;
+    EXPECT_GE(load["student"]["tokens_per_s_and_device"], 1.999 * teacher);
+    EXPECT_LT(load["student"]["parameters"], 8'030'261'248);
+    EXPECT_EQ(load["student"]["scores"], "generated");
+  }
+  const Outcome text = call({kConfigs / "llama-3.1-405b.yaml", "--hardware", "cpu"});
+  EXPECT_EQ(text.code, 0) << text.err;
+  EXPECT_THAT(text.out, HasSubstr("does not fit"));
+}
+
 TEST(Plan, RefusesWhatItDoesNotKnow) {
+  EXPECT_EQ(call({kConfigs / "quickstart.yaml", "--hardware", "h300"}).code, 2);
   EXPECT_EQ(call({kConfigs / "quickstart.yaml", "--gpu", "h300"}).code, 2);
   EXPECT_EQ(call({kConfigs / "quickstart.yaml", "--disk", "much"}).code, 2);
   EXPECT_EQ(call({"none.yaml"}).code, 2);

@@ -19,15 +19,18 @@ Choice choice(Subblock s, const char* text) { return parse_choice(s, text, llama
 // Oracle: the published size of Llama 3.1 8B, 8,030,261,248 parameters.
 TEST(Costs, ParametersOfLlama8b) {
   const ModelConfig c = llama_8b();
-  double parameters = outside_parameters(c);
+  EXPECT_EQ(model_parameters(teacher_architecture(c), c), 8030261248.0);
+  const Scenario s{.name = "s", .concurrency = 1};
+  double bytes = outside_bytes(c, s);
   for (const BlockChoice& block : teacher_architecture(c))
-    for (Subblock s : {Subblock::attention, Subblock::ffn}) parameters += weight_bytes(block.of(s), c, DType::bf16) / 2;
-  EXPECT_EQ(parameters, 8030261248.0);
+    for (Subblock subblock : {Subblock::attention, Subblock::ffn}) bytes += weight_bytes(block.of(subblock), c, s);
+  EXPECT_EQ(bytes, 2 * 8030261248.0);
 }
 
 // By hand: 8 sequences of 100 + 28 tokens, keys and values of 8 heads of 128, 2 bytes.
 TEST(Costs, KvCacheByHand) {
-  const Scenario s{.name = "s", .input_tokens = 100, .output_tokens = 28, .concurrency = 8, .precision = DType::bf16};
+  const Scenario s{
+      .name = "s", .input_tokens = 100, .output_tokens = 28, .concurrency = 8, .precision = Precision::bf16};
   const ModelConfig c = llama_8b();
   EXPECT_EQ(kv_cache_bytes(choice(Subblock::attention, "gqa_8"), c, s), 8.0 * 128 * 2 * 8 * 128 * 2);
   EXPECT_EQ(kv_cache_bytes(choice(Subblock::attention, "gqa_1"), c, s), 8.0 * 128 * 2 * 1 * 128 * 2);
@@ -36,10 +39,59 @@ TEST(Costs, KvCacheByHand) {
   EXPECT_EQ(kv_cache_bytes(choice(Subblock::ffn, "0.5"), c, s), 0);
 }
 
+// By hand, for 8B on 4 devices: 2 of 8 KV heads each; of one KV head, each has a copy.
+TEST(Costs, DevicesHaveWholeHeads) {
+  const ModelConfig c = llama_8b();
+  Scenario s{.name = "s", .input_tokens = 100, .output_tokens = 28, .concurrency = 8};
+  const double norm = 2 * 4096;
+  s.tensor_parallel = 4;
+  EXPECT_EQ(kv_cache_bytes(choice(Subblock::attention, "gqa_8"), c, s), 8.0 * 128 * 2 * 2 * 128 * 2);
+  EXPECT_EQ(kv_cache_bytes(choice(Subblock::attention, "gqa_1"), c, s), 8.0 * 128 * 2 * 1 * 128 * 2);
+  EXPECT_EQ(weight_bytes(choice(Subblock::attention, "gqa_8"), c, s), 2.0 * 4096 * (1024 + 2 * 256 + 1024) + norm);
+  EXPECT_EQ(weight_bytes(choice(Subblock::attention, "gqa_1"), c, s), 2.0 * 4096 * (1024 + 2 * 128 + 1024) + norm);
+  EXPECT_EQ(weight_bytes(choice(Subblock::ffn, "ffn_14336"), c, s), 2.0 * 4096 * 3 * 3584 + norm);
+  EXPECT_EQ(weight_bytes(choice(Subblock::attention, "linear"), c, s), 2.0 * 4096 * 1024 + norm);
+  EXPECT_EQ(outside_bytes(c, s), 2.0 * 4096 * (2 * 32064 + 1));
+}
+
+// Oracle: a published sum (72.65 GB): the blocks of 70B in 8 bits, embedding and head in 16.
+TEST(Costs, EightBitsAreForTheBlocks) {
+  ModelConfig c = llama_8b();
+  c.hidden_size = 8192, c.intermediate_size = 28672, c.num_hidden_layers = 80, c.num_attention_heads = 64;
+  const Scenario s{.name = "s", .concurrency = 1, .precision = Precision::fp8};
+  double bytes = outside_bytes(c, s);
+  for (const BlockChoice& block : teacher_architecture(c))
+    for (const Subblock b : {Subblock::attention, Subblock::ffn}) bytes += weight_bytes(block.of(b), c, s);
+  EXPECT_NEAR(bytes, 72.65e9, 0.05e9);
+  EXPECT_EQ(kv_bytes_per_token(teacher_architecture(c), c, Precision::bf16), 327680);
+  EXPECT_EQ(kv_bytes_per_token(teacher_architecture(c), c, Precision::fp8), 163840);
+}
+
+TEST(Costs, WhatKernelsCannotRunIsNotMeasured) {
+  const auto message = [](const Scenario& s) -> std::string {
+    try {
+      check_runnable(s);
+    } catch (const Error& e) {
+      EXPECT_EQ(e.failure, Failure::bad_input);
+      return e.what();
+    }
+    return "";
+  };
+  Scenario s{.name = "s", .concurrency = 1};
+  EXPECT_EQ(message(s), "");
+  s.own_kv_precision = Precision::fp8;
+  EXPECT_NE(message(s).find("cannot run a fp8 KV cache with bf16 weights yet; it can be modelled"), std::string::npos);
+  s.own_kv_precision = {}, s.precision = Precision::fp8;
+  EXPECT_NE(message(s).find("cannot run fp8 yet"), std::string::npos);
+  s.precision = Precision::f32, s.tensor_parallel = 2;
+  EXPECT_NE(message(s).find("needs as many devices"), std::string::npos);
+}
+
 TEST(Costs, NoOpIsFree) {
   const ModelConfig c = llama_8b();
-  EXPECT_EQ(weight_bytes(choice(Subblock::ffn, "no_op"), c, DType::f32), 0);
-  EXPECT_EQ(weight_bytes(choice(Subblock::ffn, "linear"), c, DType::f32), (4096.0 * 4096 + 4096) * 4);
+  const Scenario s{.name = "s", .precision = Precision::f32};
+  EXPECT_EQ(weight_bytes(choice(Subblock::ffn, "no_op"), c, s), 0);
+  EXPECT_EQ(weight_bytes(choice(Subblock::ffn, "linear"), c, s), (4096.0 * 4096 + 4096) * 4);
 }
 
 TEST(Costs, TiedHeadIsCountedOnce) {
@@ -54,7 +106,7 @@ TEST(Measure, TimesGrowWithWork) {
   ModelConfig c = small_config();
   c.hidden_size = 256, c.intermediate_size = 2048, c.num_attention_heads = 8, c.num_key_value_heads = 8,
   c.head_dim = 32;
-  const Scenario s{.name = "s", .input_tokens = 64, .output_tokens = 8, .concurrency = 2, .precision = DType::f32};
+  const Scenario s{.name = "s", .input_tokens = 64, .output_tokens = 8, .concurrency = 2, .precision = Precision::f32};
   Context ctx(Context::Options{.threads = 1});
   const MeasureOptions options;
   const auto ffn = [&](const char* text) {

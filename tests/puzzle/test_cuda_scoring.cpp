@@ -2,10 +2,15 @@
 
 #include <gtest/gtest.h>
 
+#include <cstring>
+
 #include "kernels/cuda_devices.h"
 #include "kernels/random.h"
+#include "kernels/transfer.h"
+#include "puzzle/entry_stream.h"
 #include "puzzle/measure.h"
 #include "puzzle/replace_one.h"
+#include "tests/blocks/folder.h"
 #include "tests/small_model.h"
 
 namespace tangram {
@@ -31,7 +36,8 @@ TEST(CudaScoring, MetricsAreThoseOfTheCpu) {
                          .ffn = other.blocks[size_t(layer)].ffn,
                          .memory = {}};
       entry.replacement.ffn = entry.ffn->choice;
-      for (const MetricValues& values : scorer.score(move_entry(entry, config, ctx)))
+      Arena memory(entry_bytes(entry.replacement, config, teacher.dtype), device);
+      for (const MetricValues& values : scorer.score(move_entry(entry, config, memory, ctx)))
         all.insert(all.end(), values.begin(), values.end());
     }
     return all;
@@ -41,12 +47,53 @@ TEST(CudaScoring, MetricsAreThoseOfTheCpu) {
   for (size_t i = 0; i < found.size(); ++i) EXPECT_NEAR(found[i], expected[i], 1e-4) << i;
 }
 
+// Round after round every entry comes, with the bits of its file, while the next is on its way.
+TEST(CudaScoring, AStreamOfEntriesBringsTheLibraryInOrder) {
+  if (cuda_devices().empty()) GTEST_SKIP() << "no GPU in this machine";
+  const ModelConfig config = small_config();
+  const Model teacher = small_teacher(DType::bf16);
+  const TestFolder folder;
+  std::vector<Replacement> replacements;
+  std::vector<Model> written;  // own their weights
+  for (const auto& [s, name] : {std::pair{Subblock::attention, "gqa_1"},
+                                {Subblock::attention, "no_op"},
+                                {Subblock::ffn, "linear"},
+                                {Subblock::ffn, "ffn_24"}}) {
+    Replacement& r =
+        replacements.emplace_back(Replacement{.first_layer = 1, .layer_count = 1, .attention = {}, .ffn = {}});
+    r.of(s) = parse_choice(s, name, config);
+    Architecture architecture = teacher_architecture(config);
+    architecture[1].of(s) = *r.of(s);
+    fill_random(written.emplace_back(make_model(config, architecture, DType::bf16)), 10 + written.size());
+    LibraryEntry entry{.replacement = r, .attention = {}, .ffn = {}, .memory = {}};
+    entry.of(s) = written.back().blocks[1].of(s);
+    if (needs_training(r, config)) save_entry(folder.path, entry, config);
+  }
+  Context ctx({.device = Device::cuda, .threads = 1});
+  EntryStream entries(folder.path, replacements, teacher, ctx);
+  for (size_t i = 0; i < 3 * replacements.size(); ++i) {
+    const LibraryEntry& entry = entries.next();
+    const Replacement& r = replacements[i % replacements.size()];
+    ASSERT_TRUE(entry.replacement == r) << i;
+    const Subblock s = r.attention ? Subblock::attention : Subblock::ffn;
+    const SubblockWeights& expected = written[i % written.size()].blocks[1].of(s);
+    ASSERT_EQ(entry.of(s)->params.size(), expected.params.size());
+    for (size_t p = 0; p < expected.params.size(); ++p) {
+      const HostView found(entry.of(s)->params[p].values, ctx);
+      const Tensor values = expected.params[p].values;
+      EXPECT_EQ(std::memcmp(found.tensor().data, values.data, size_t(values.bytes())), 0) << i << ", tensor " << p;
+    }
+  }
+  std::filesystem::remove(library_path(folder.path, replacements[0]));
+  EXPECT_THROW(for (size_t i = 0; i < 2 * replacements.size(); ++i) entries.next(), Error);
+}
+
 TEST(CudaScoring, SubblocksAreMeasured) {
   if (cuda_devices().empty()) GTEST_SKIP() << "no GPU in this machine";
   const ModelConfig config = small_config();
   Context ctx({.device = Device::cuda, .threads = 1});
   const Scenario scenario{
-      .name = "s", .input_tokens = 4, .output_tokens = 2, .concurrency = 1, .precision = DType::f32};
+      .name = "s", .input_tokens = 4, .output_tokens = 2, .concurrency = 1, .precision = Precision::f32};
   MeasureOptions options;
   options.repeats = 1;
   for (const auto& [subblock, name] : {std::pair{Subblock::attention, "gqa_1"}, {Subblock::ffn, "linear"}}) {

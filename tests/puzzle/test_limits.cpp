@@ -19,8 +19,8 @@ ScoreTable example() {
   add_metric(table, {"kl_divergence", "nats", false, 0});
   add_metric(table, {"top_1", "1", true, 0.75});
   add_metric(table, {"lm_loss", "nats", false, 2});
-  add_scenario(table, {"chat", 10, 5, 4, DType::bf16});
-  add_scenario(table, {"long", 100, 50, 2, DType::bf16});
+  add_scenario(table, {"chat", 10, 5, 4, Precision::bf16});
+  add_scenario(table, {"long", 100, 50, 2, Precision::bf16});
   const auto row = [&](const char* attention, const char* ffn, std::vector<double> values, double weights, double cache,
                        double seconds) {
     TableRow& r = row_of(table, 0, 1, attention, ffn);
@@ -73,6 +73,68 @@ TEST(LimitsTest, ThroughputBoundsTheTime) {
   const LinearLimit latency = limit_of(example(), {Quantity::latency, "chat", 9});
   EXPECT_EQ(latency.maximum, 9);
   EXPECT_EQ(latency.fixed, 1);
+}
+
+// By hand: the teacher in chat has 3 s of prefill and 6 s of decode in its blocks, half a second each outside; the
+// first of 5 tokens comes from the prefill.
+TEST(LimitsTest, PrefillDecodeAndCacheCanBeLimitedApart) {
+  const ScoreTable table = example();
+  const std::vector<int64_t> teacher = teacher_rows(table);
+  EXPECT_EQ(figure(table, teacher, Quantity::time_to_first_token, 0), 3.5);
+  EXPECT_EQ(figure(table, teacher, Quantity::time_per_output_token, 0), 6.5 / 4);
+  EXPECT_EQ(figure(table, teacher, Quantity::kv_cache, 0), 8);
+  const LinearLimit first = limit_of(table, {Quantity::time_to_first_token, "chat", 3});
+  EXPECT_EQ(first.name, "time_to_first_token (chat)");
+  EXPECT_EQ(first.maximum, 3);
+  EXPECT_EQ(first.fixed, 0.5);
+  const LinearLimit step = limit_of(table, {Quantity::time_per_output_token, "chat", 0.5, true});
+  EXPECT_EQ(step.maximum, 6.5 / 8);
+  EXPECT_EQ(step.fixed, 0.125);
+  EXPECT_EQ(limit_of(table, {Quantity::kv_cache, "long", 7}).fixed, 0);
+}
+
+// By hand: 1.5 * 3.5 + 2 * 6.5 = 18.25 s.
+TEST(LimitsTest, WholeModelsAreSumsTimesTheirFactors) {
+  ScoreTable table = example();
+  table.sources[0] = {"measured", 1.5, 2, 0.25, 0.5};
+  const std::vector<int64_t> teacher = teacher_rows(table);
+  EXPECT_EQ(figure(table, teacher, Quantity::latency, 0), 18.25);
+  EXPECT_EQ(figure(table, teacher, Quantity::throughput, 0), 20 / 18.25);
+  EXPECT_EQ(figure(table, teacher, Quantity::time_to_first_token, 0), 5.25);
+  EXPECT_EQ(figure(table, teacher, Quantity::memory, 0), 168);
+  EXPECT_EQ(figure_error(table, teacher, Quantity::time_to_first_token, 0), 0.25);
+  EXPECT_DOUBLE_EQ(figure_error(table, teacher, Quantity::latency, 0), (0.25 * 5.25 + 0.5 * 13) / 18.25);
+  EXPECT_EQ(figure_error(table, teacher, Quantity::memory, 0), 0);
+  EXPECT_TRUE(std::isnan(figure_error(table, teacher, Quantity::latency, 1)));
+  const TableProblem made = make_problem(table, "kl_divergence", {{{Quantity::latency, "chat", 9}}});
+  EXPECT_EQ(made.problem.limits[0].fixed, 0.5 * 1.5 + 0.5 * 2);
+  EXPECT_EQ(made.problem.entries[0].costs[0], 1 * 1.5 + 2 * 2);
+}
+
+TEST(LimitsTest, ThroughputIsForEachDevice) {
+  ScoreTable table = example();
+  table.scenarios[0].tensor_parallel = 4;
+  EXPECT_EQ(figure(table, teacher_rows(table), Quantity::throughput, 0), 0.5);
+  EXPECT_EQ(limit_of(table, {Quantity::throughput, "chat", 2}).maximum, 2.5);
+}
+
+TEST(LimitsTest, AFreeBatchSizeIsChosenForEachGroupThatIsLimited) {
+  ScoreTable table = example();
+  table.scenarios[0].name = "chat@4";
+  add_scenario(table, {"chat@8", 10, 5, 8, Precision::bf16});
+  table.rows[0].costs[2] = table.rows[2].costs[2] = table.outside[2] = {1, 1, 1, 1};
+  table.workspace_bytes[2] = 1;
+  using Choices = std::vector<std::vector<size_t>>;
+  const auto choices = [&](const std::vector<Constraint>& constraints) { return batch_choices(table, constraints); };
+  EXPECT_EQ(choices({{Quantity::latency, "chat", 1}}), (Choices{{0}, {2}}));
+  EXPECT_EQ(choices({{Quantity::latency, "chat@8", 1}, {Quantity::latency, "long", 1}}), (Choices{{1, 2}}));
+  EXPECT_EQ(choices({{.quantity = Quantity::memory, .bound = 1}}), (Choices{{0, 1}, {2, 1}}));
+  EXPECT_EQ(choices({{.quantity = Quantity::parameters, .bound = 1}}), (Choices{{}}));
+  EXPECT_THROW(choices({{Quantity::latency, "chit", 1}}), Error);
+  const std::vector<Constraint> latency = {{Quantity::latency, "chat", 9}};
+  EXPECT_THROW(make_problem(table, "kl_divergence", latency), Error) << "which of the two?";
+  const std::vector<size_t> eight = {2};
+  EXPECT_EQ(make_problem(table, "kl_divergence", latency, eight).problem.limits.at(0).name, "latency (chat@8)");
 }
 
 TEST(LimitsTest, RelativeBoundsCountTheTeacher) {

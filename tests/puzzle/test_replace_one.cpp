@@ -24,8 +24,8 @@ struct Case {
   }
 
   // A replacement with random weights of its own.
-  LibraryEntry entry(int64_t layer, const char* attention, const char* ffn) {
-    LibraryEntry e{.replacement = {.first_layer = layer, .layer_count = 1, .attention = {}, .ffn = {}},
+  LibraryEntry entry(int64_t layer, const char* attention, const char* ffn, int64_t layers = 1) {
+    LibraryEntry e{.replacement = {.first_layer = layer, .layer_count = layers, .attention = {}, .ffn = {}},
                    .attention = {},
                    .ffn = {},
                    .memory = {}};
@@ -49,8 +49,7 @@ struct Case {
   }
 
   SequenceMetrics naively(const LibraryEntry& e) {
-    Model student = teacher;
-    apply_entry(student, e);
+    const Model student = assemble(teacher, std::span(&e, 1));
     const OwnSequences sequences(teacher.config, lengths);
     Arena arena(1 << 20);
     const Tensor of_student = arena.tensor(16, 32, DType::f32), of_teacher = arena.tensor(16, 32, DType::f32);
@@ -80,6 +79,18 @@ TEST(ReplaceOne, EqualsTheNaiveComputationBitForBit) {
       ASSERT_EQ(scored.size(), 2u);
       EXPECT_EQ(scored, naive) << layer << " " << e.replacement.name();
       EXPECT_GT(scored[0][size_t(Metric::kl_divergence)], 1e-4) << "a replacement that changes nothing tests nothing";
+    }
+}
+
+TEST(ReplaceOne, ASpanStandsForAllItsLayers) {
+  Case c;
+  ReplaceOneScorer scorer(c.teacher, 16, c.ctx);
+  scorer.start_batch(c.batch);
+  for (const auto& [first, layers] : {std::pair<int64_t, int64_t>{0, 2}, {1, 2}, {0, 3}})
+    for (const auto& [attention, ffn] : {std::pair("gqa_1", "ffn_8"), {"no_op", "no_op"}}) {
+      const LibraryEntry e = c.entry(first, attention, ffn, layers);
+      EXPECT_EQ(scorer.score(e), c.naively(e)) << e.replacement.layers() << " " << e.replacement.name();
+      EXPECT_EQ(int64_t(assemble(c.teacher, std::span(&e, 1)).blocks.size()), 4 - layers);
     }
 }
 
@@ -119,8 +130,7 @@ TEST(ReplaceOne, MetricsAreMeansOverTokens) {
   for (int64_t layer = 0; layer < 3; ++layer)
     for (const char* ffn : {"linear", "no_op", "ffn_4"}) {
       const LibraryEntry e = c.entry(layer, "no_op", ffn);
-      Model student = c.teacher;
-      apply_entry(student, e);
+      const Model student = assemble(c.teacher, std::span(&e, 1));
       const auto of_student = log_probabilities(c, student);
       const SequenceMetrics metrics = c.naively(e);
       for (size_t s = 0; s < 2; ++s) {

@@ -49,8 +49,8 @@ ScoreTable example() {
   row_of(table, 1, 1, "no_op", "ffn_32").scored = false;
   row_of(table, 0, 2, "gqa_4", "ffn_64").standard_errors[kl] = 0.125;
   const size_t top = add_metric(table, {"top_1", "1", true, 1});
-  const size_t chat = add_scenario(table, {"chat", 128, 64, 8, DType::bf16});
-  const size_t batch = add_scenario(table, {"batch", 16, 512, 32, DType::f32});
+  const size_t chat = add_scenario(table, {"chat", 128, 64, 8, Precision::bf16});
+  const size_t batch = add_scenario(table, {"batch", 16, 512, 32, Precision::f32});
   double n = 1;
   const auto next = [&n] { return ++n; };
   for (TableRow& row : table.rows) {
@@ -64,6 +64,9 @@ ScoreTable example() {
       .weight_bytes = next(), .kv_cache_bytes = 0, .prefill_seconds = next(), .decode_seconds = next()};
   table.outside_parameters = next();
   table.workspace_bytes[batch] = next();
+  table.scenarios[batch].own_kv_precision = Precision::fp8;
+  table.scenarios[batch].tensor_parallel = 4;
+  table.sources[chat] = {"measured", 1.25, 1.5, 0.0625, 0.125};
   table.attributes = {{"teacher_digest", "0123abcd"}, {"scoring_tokens", "4096"}, {"remark", ""}};
   return table;
 }
@@ -77,8 +80,11 @@ std::string text_of(const ScoreTable& t) {
   for (const auto& m : t.metrics) text += fmt::format("{} {} {} {}\n", m.name, m.units, m.higher_is_better, m.teacher);
   for (size_t s = 0; s < t.scenarios.size(); ++s) {
     const Scenario& c = t.scenarios[s];
-    text += fmt::format("{} {} {} {} {} {}", c.name, c.input_tokens, c.output_tokens, c.concurrency,
-                        name_of(c.precision), t.workspace_bytes[s]);
+    text += fmt::format("{} {} {} {} {} {} {} {}", c.name, c.input_tokens, c.output_tokens, c.concurrency,
+                        name_of(c.precision), name_of(c.kv_precision()), c.tensor_parallel, t.workspace_bytes[s]);
+    const CostSource& source = t.sources[s];
+    text += fmt::format(" '{}' {} {} {} {}", source.name, source.prefill_factor, source.decode_factor,
+                        source.prefill_error, source.decode_error);
     add(t.outside[s]);
   }
   for (const TableRow& r : t.rows) {
@@ -140,9 +146,39 @@ TEST_F(ScoreTableTest, TablesWithoutRowsMetricsOrScenariosReadBack) {
   row_of(table, 2, 1, "gqa_1", "");
   write_scores(table, path());
   EXPECT_EQ(text_of(read_scores(path())), text_of(table));
-  add_scenario(table, {"chat", 1, 1, 1, DType::f16});
+  add_scenario(table, {"chat", 1, 1, 1, Precision::f16});
   write_scores(table, path());
   EXPECT_EQ(text_of(read_scores(path())), text_of(table));
+}
+
+// As the first files of this format are: measured on one device.
+TEST_F(ScoreTableTest, FilesWithoutSourcesOfCostsAreRead) {
+  ScoreTable table = example();
+  table.scenarios[1].own_kv_precision = {}, table.scenarios[1].tensor_parallel = 1;
+  table.sources = {{.name = kMeasured}, {.name = kMeasured}};
+  write_scores(table, path());
+  const hid_t file = H5Fopen(path().c_str(), H5F_ACC_RDWR, H5P_DEFAULT);
+  for (const char* name : {"kv_precision", "tensor_parallel", "cost_source", "prefill_factor", "decode_factor",
+                           "prefill_error", "decode_error"})
+    EXPECT_GE(H5Ldelete(file, name, H5P_DEFAULT), 0);
+  H5Fclose(file);
+  write_sealed(path(), bytes_of(path()));
+  EXPECT_EQ(text_of(read_scores(path())), text_of(table));
+}
+
+TEST_F(ScoreTableTest, CostsMoveToAnotherTable) {
+  ScoreTable from = example(), to{.layer_count = 2};
+  row_of(to, 1, 1, "no_op", ""), row_of(to, 1, 1, "gqa_1", "");
+  copy_costs(to, from, 1);
+  copy_costs(to, from, 0);
+  ASSERT_EQ(to.scenarios.size(), 2u);
+  EXPECT_EQ(to.scenarios[1], from.scenarios[0]);
+  EXPECT_EQ(to.sources[1].decode_factor, 1.5);
+  EXPECT_EQ(to.rows[0].costs[1].decode_seconds, from.rows[3].costs[0].decode_seconds);
+  EXPECT_TRUE(std::isnan(to.rows[1].costs[1].decode_seconds));
+  forget_costs(to, 1);
+  EXPECT_TRUE(std::isnan(to.rows[0].costs[1].decode_seconds));
+  EXPECT_EQ(to.sources[1].name, "");
 }
 
 TEST_F(ScoreTableTest, PiecesCanBeAddedLater) {
@@ -155,7 +191,7 @@ TEST_F(ScoreTableTest, PiecesCanBeAddedLater) {
   EXPECT_EQ(table.rows[3].values[0], 3.5);
   EXPECT_EQ(add_scenario(table, table.scenarios[0]), 0u);
   EXPECT_FALSE(std::isnan(table.rows[3].costs[0].weight_bytes)) << "measured costs are kept";
-  EXPECT_EQ(add_scenario(table, {"chat", 128, 64, 9, DType::bf16}), 0u);
+  EXPECT_EQ(add_scenario(table, {"chat", 128, 64, 9, Precision::bf16}), 0u);
   EXPECT_TRUE(std::isnan(table.rows[3].costs[0].weight_bytes)) << "costs of other settings are not";
   check_table(table, "table");
 }
@@ -246,6 +282,20 @@ concurrency (scenario) int64
    8  32
 precision (scenario) utf-8
    bf16  f32
+kv_precision (scenario) utf-8
+   bf16  fp8
+tensor_parallel (scenario) int64 long_name="devices, each with a part of every matrix"
+   1  4
+cost_source (scenario) utf-8 long_name="measured, or the hardware description that times are modelled from"
+   measured  -
+prefill_factor (scenario) float64 long_name="a whole model's time, in sums of its parts'" units="1"
+   1.25  1
+decode_factor (scenario) float64 long_name="a whole model's time, in sums of its parts'" units="1"
+   1.5  1
+prefill_error (scenario) float64 long_name="relative error bar of a whole model's time" units="1"
+   0.0625  nan
+decode_error (scenario) float64 long_name="relative error bar of a whole model's time" units="1"
+   0.125  nan
 workspace_bytes (scenario) float64 units="byte"
    nan  62
 outside_weight_bytes (scenario) float64 long_name="embedding, head and final norm" units="byte"
@@ -303,7 +353,7 @@ TEST_F(ScoreTableTest, WrongTablesAreRefused) {
   EXPECT_THAT(refused([](auto& t) { t.rows[7].ffn = ""; }), HasSubstr("both"));
   EXPECT_THAT(refused([](auto& t) { t.rows[1].attention = "gqa_4"; }), HasSubstr("twice"));
   EXPECT_THAT(refused([](auto& t) { t.rows[1].teacher = true; }), HasSubstr("two teacher's attention"));
-  EXPECT_THAT(refused([](auto& t) { t.rows[6].teacher = true; }), HasSubstr("one subblock each"));
+  EXPECT_THAT(refused([](auto& t) { t.rows[6].teacher = true; }), HasSubstr("two teacher's attention"));
   EXPECT_THAT(refused([](auto& t) { t.rows[1].values.pop_back(); }), HasSubstr("has 1 values"));
   EXPECT_THAT(refused([](auto& t) { t.rows[1].standard_errors[0] = -1; }), HasSubstr("standard error -1"));
   EXPECT_THAT(refused([](auto& t) { t.rows[1].costs[0].kv_cache_bytes = -1; }), HasSubstr("-1 bytes"));
@@ -313,6 +363,12 @@ TEST_F(ScoreTableTest, WrongTablesAreRefused) {
   EXPECT_THAT(refused([](auto& t) { t.scenarios[1].name = "chat"; }), HasSubstr("twice"));
   EXPECT_THAT(refused([](auto& t) { t.scenarios[1].concurrency = -1; }), HasSubstr("-1 is no count"));
   EXPECT_THAT(refused([](auto& t) { t.outside.pop_back(); }), HasSubstr("outside"));
+  EXPECT_THAT(refused([](auto& t) { t.sources.pop_back(); }), HasSubstr("sources for 1"));
+  EXPECT_THAT(refused([](auto& t) { t.sources[0].prefill_factor = 0; }), HasSubstr("0 times the sum"));
+  EXPECT_THAT(refused([](auto& t) { t.sources[0].decode_factor = NAN; }), HasSubstr("nan times the sum"));
+  EXPECT_THAT(refused([](auto& t) { t.sources[0].decode_error = -1; }), HasSubstr("relative error -1"));
+  EXPECT_THAT(refused([](auto& t) { t.sources[0].name = "a\n"; }), HasSubstr("plain text"));
+  EXPECT_THAT(refused([](auto& t) { t.scenarios[1].tensor_parallel = 0; }), HasSubstr("0 is no count of devices"));
   EXPECT_THAT(refused([](auto& t) { t.attributes["x"] = std::string("a\0b", 3); }), HasSubstr("attribute 'x'"));
   EXPECT_THAT(refused([](auto& t) { t.layer_count = 0; }), HasSubstr("0 layers"));
 }

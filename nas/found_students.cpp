@@ -1,0 +1,77 @@
+#include "nas/found_students.h"
+
+#include <cmath>
+
+namespace tangram {
+namespace {
+
+// Rows in the order of their layers, attention before ffn.
+std::vector<ChosenBlock> blocks_of_rows(const ScoreTable& table, std::span<const int64_t> rows) {
+  std::vector<ChosenBlock> blocks;
+  for (const int64_t r : rows) {
+    const TableRow& row = table.rows[static_cast<size_t>(r)];
+    if (row.attention.empty()) {
+      blocks.back().ffn = row.ffn;
+      continue;
+    }
+    blocks.push_back({.attention = row.attention, .ffn = row.ffn, .layers = row.layer_count});
+    blocks.back().together = !row.ffn.empty() && !row.teacher;
+  }
+  return blocks;
+}
+
+}  // namespace
+
+ChosenArchitecture student_of(const ScoreTable& table, const Problem& problem, const Solution& solution,
+                              const std::string& metric) {
+  const std::vector<int64_t> rows = rows_of(problem, solution);
+  ChosenArchitecture student{.name = {},
+                             .target = {},
+                             .method = {},
+                             .objective = metric,
+                             .proven = solution.bound >= solution.objective,
+                             .predicted = {},
+                             .blocks = blocks_of_rows(table, rows)};
+  student.predicted[metric] = predicted(table.metrics[metric_index(table, metric)], solution);
+  const auto add = [&](const std::string& name, double value) {
+    if (std::isfinite(value)) student.predicted[name] = value;
+  };
+  add("parameters", figure(table, rows, Quantity::parameters, 0));
+  for (size_t s = 0; s < table.scenarios.size(); ++s)
+    for (const Quantity q : kQuantities)
+      if (q != Quantity::parameters)
+        add(fmt::format("{}.{}", table.scenarios[s].name, name_of(q)), figure(table, rows, q, s));
+  return student;
+}
+
+Table block_table(const ChosenArchitecture& student) {
+  Table table{.header = {"layers", "attention", "ffn", "scored"}, .rows = {}};
+  const auto same = [](const ChosenBlock& a, const ChosenBlock& b) {
+    return std::tie(a.attention, a.ffn, a.together) == std::tie(b.attention, b.ffn, b.together) && a.layers == 1 &&
+           b.layers == 1;
+  };
+  int64_t first = 0;
+  for (size_t i = 0; i < student.blocks.size();) {
+    const ChosenBlock& block = student.blocks[i];
+    int64_t next = first;
+    do {
+      next += student.blocks[i++].layers;
+    } while (i < student.blocks.size() && same(student.blocks[i], block));
+    table.rows.push_back({next - first == 1 ? fmt::format("{}", first) : fmt::format("{}-{}", first, next - 1),
+                          block.attention, block.ffn,
+                          block.layers > 1 ? "as one block"
+                          : block.together ? "together"
+                                           : "as the sum of its parts"});
+    first = next;
+  }
+  return table;
+}
+
+void check_found(const SearchResult& found, const std::string& what) {
+  if (found.solved.status == SolveStatus::infeasible)
+    throw Error(fmt::format("{}:\n{}", what, explain(found.table.problem, found.solved)), Failure::infeasible);
+  if (found.solved.solutions.empty())
+    throw Error(fmt::format("{}: the solver ran out of time before it found one", what));
+}
+
+}  // namespace tangram

@@ -1,0 +1,21 @@
+#pragma once
+#include "nas/architecture_file.h"
+#include "nas/table.h"
+#include "puzzle/search.h"
+
+namespace tangram {
+
+/// A solution as an architecture file keeps it, without name, target and method: its blocks, whether it is proven best,
+/// and every figure that the table predicts of it: `kl_divergence`, `parameters`, `chat.memory`.
+ChosenArchitecture student_of(const ScoreTable& table, const Problem& problem, const Solution& solution,
+                              const std::string& metric);
+
+/// The blocks of a student, equal neighbours in one row: the teacher's layers `0-3`, attention, ffn, and whether they
+/// were scored together or are the sum of their parts.
+Table block_table(const ChosenArchitecture& student);
+
+/// Throws Error (infeasible) beginning with `what` and saying what stands in the way, or Error where the solver ran out
+/// of time, unless there is a student.
+void check_found(const SearchResult& found, const std::string& what);
+
+}  // namespace tangram

@@ -1,0 +1,62 @@
+#include "nas/limit_text.h"
+
+#include <algorithm>
+#include <vector>
+
+namespace tangram {
+
+LimitSpelling spelling_of(Quantity quantity) {
+  const std::string_view units = units_of(quantity);
+  if (units == "bytes") return {parse_bytes, "bytes such as 60 GiB"};
+  if (units == "s") return {parse_seconds, "a duration such as 3 s or 250 ms"};
+  if (units == "tokens/s") return {parse_number, "tokens per second such as 2500"};
+  return {parse_number, "a count such as 49e9"};
+}
+
+static Quantity quantity_called(std::string_view name) {
+  std::vector<std::string> names;
+  for (const Quantity q : kQuantities) {
+    if (name_of(q) == name) return q;
+    names.emplace_back(name_of(q));
+  }
+  throw unknown_name("quantity", name, names);
+}
+
+static bool is_least(Quantity quantity) { return quantity == Quantity::throughput; }
+
+Constraint parse_constraint(std::string_view text) {
+  const size_t sign = text.find_first_of("<>=");
+  if (sign == std::string_view::npos || sign == 0)
+    throw bad_input("limit '{}': write a quantity and its bound, such as memory=80GiB or chat.throughput>=5000", text);
+  const size_t value_at = text.find_first_not_of("<>=", sign);
+  const std::string_view comparison =
+      text.substr(sign, value_at == std::string_view::npos ? value_at : value_at - sign);
+  std::string_view name = text.substr(0, sign);
+  const std::string_view value = value_at == std::string_view::npos ? "" : text.substr(value_at);
+  Constraint constraint;
+  if (const size_t dot = name.rfind('.'); dot != std::string_view::npos) {
+    constraint.scenario = name.substr(0, dot);
+    name.remove_prefix(dot + 1);
+  }
+  constraint.quantity = quantity_called(name);
+  const std::string_view own = is_least(constraint.quantity) ? ">=" : "<=";
+  if (comparison != "=" && comparison != own)
+    throw bad_input("limit '{}': {} has {} limit; write {}{}{} or {}={}", text, name,
+                    is_least(constraint.quantity) ? "a lower" : "an upper", name, own, value, name, value);
+  const LimitSpelling spelling = spelling_of(constraint.quantity);
+  const std::optional<Limit> limit = parse_limit(value, spelling.parse);
+  if (!limit || !(limit->value > 0))
+    throw bad_input("limit '{}': found '{}'; allowed: {}, or of the teacher's such as 60% or 0.6x", text, value,
+                    spelling.example);
+  constraint.bound = limit->value, constraint.relative = limit->relative;
+  return constraint;
+}
+
+std::string figure_text(Quantity quantity, double value) {
+  const std::string_view units = units_of(quantity);
+  if (units == "bytes") return format_bytes(value);
+  if (units == "s") return format_seconds(value);
+  return units == "tokens/s" ? format_count(value) + " tokens/s" : format_count(value);
+}
+
+}  // namespace tangram

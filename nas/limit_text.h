@@ -1,0 +1,25 @@
+#pragma once
+#include <optional>
+#include <string_view>
+
+#include "nas/units.h"
+#include "puzzle/limits.h"
+
+namespace tangram {
+
+/// How an absolute limit on a quantity is spelled.
+struct LimitSpelling {
+  std::optional<double> (*parse)(std::string_view text);
+  std::string_view example;  ///< for messages: `bytes such as 60 GiB`
+};
+LimitSpelling spelling_of(Quantity quantity);
+
+/// A limit as the command line spells it: `memory=80GiB`, `throughput>=5000`, `chat.latency<=3s`, `parameters=60%`. In
+/// front of the quantity may stand a scenario, or a group of them; behind it `=`, or the sign that the quantity's
+/// limits have anyway. Throws Error (bad_input) saying what is wrong and what is allowed.
+Constraint parse_constraint(std::string_view text);
+
+/// A figure with its unit, for people: `60 GiB`, `5.2k tokens/s`, `250 ms`.
+std::string figure_text(Quantity quantity, double value);
+
+}  // namespace tangram

@@ -1,0 +1,221 @@
+#include <CLI/CLI.hpp>
+#include <filesystem>
+#include <memory>
+#include <nlohmann/json.hpp>
+
+#include "nas/found_students.h"
+#include "nas/limit_text.h"
+#include "nas/model_verbs.h"
+#include "puzzle/outliers.h"
+
+namespace tangram {
+namespace {
+
+namespace fs = std::filesystem;
+
+struct Options {
+  std::string scores, metric, out, min_difference = "20%";
+  std::vector<std::string> limits, required, forbidden;
+  int64_t solutions = 1, most_variants = 0;
+  double seconds = 3600;
+};
+
+// `12`, `0-3` or `all`.
+void parse_layers(ChoiceRule& rule, std::string_view text, std::string_view whole, int64_t layer_count) {
+  const size_t dash = text.find('-');
+  const auto first = parse_count(text.substr(0, dash)),
+             last = dash == std::string_view::npos ? first : parse_count(text.substr(dash + 1));
+  if (text == "all")
+    rule.first_layer = 0, rule.last_layer = layer_count - 1;
+  else if (first && last)
+    rule.first_layer = *first, rule.last_layer = *last;
+  else
+    throw bad_input("'{}': found layers '{}'; write 12, 0-3 or all", whole, text);
+}
+
+// `0-3:attention=gqa_8`.
+ChoiceRule parse_rule(std::string_view text, bool forbidden, int64_t layer_count) {
+  ChoiceRule rule{.forbidden = forbidden};
+  const size_t colon = text.find(':'), equals = text.find('=');
+  if (colon == std::string_view::npos || equals == std::string_view::npos || equals < colon ||
+      equals + 1 == text.size())
+    throw bad_input("'{}': write layers, subblock and variant, such as 0-3:attention=gqa_8", text);
+  parse_layers(rule, text.substr(0, colon), text, layer_count);
+  const std::string_view subblock = text.substr(colon + 1, equals - colon - 1);
+  if (subblock == name_of(Subblock::attention))
+    rule.attention = text.substr(equals + 1);
+  else if (subblock == name_of(Subblock::ffn))
+    rule.ffn = text.substr(equals + 1);
+  else
+    throw unknown_name("subblock", subblock, std::vector<std::string>{"attention", "ffn"});
+  return rule;
+}
+
+// The metric that is searched by unless another is asked for.
+std::string metric_of(const ScoreTable& table, const Options& o) {
+  if (!o.metric.empty()) return table.metrics[metric_index(table, o.metric)].name;
+  if (table.metrics.empty()) throw bad_input("{}: no metric in the table: nothing has been scored", o.scores);
+  for (const TableMetric& metric : table.metrics)
+    if (metric.name == "kl_divergence") return metric.name;
+  return table.metrics[0].name;
+}
+
+SearchRequest request_of(const ScoreTable& table, const Options& o) {
+  SearchRequest request{.metric = metric_of(table, o)};
+  for (const std::string& text : o.limits) request.constraints.push_back(parse_constraint(text));
+  for (const std::string& text : o.required) request.rules.push_back(parse_rule(text, false, table.layer_count));
+  for (const std::string& text : o.forbidden) request.rules.push_back(parse_rule(text, true, table.layer_count));
+  request.most_variants = o.most_variants;
+  const std::optional<double> difference = parse_fraction(o.min_difference);
+  if (!difference || *difference < 0 || *difference > 1)
+    throw bad_input("--min-difference {}: must be a part of the layers such as 20%", o.min_difference);
+  request.solver = {.count = o.solutions, .min_difference = *difference, .seconds_at_most = o.seconds};
+  return request;
+}
+
+/// What is wrong with the table's numbers, counted.
+struct Oddities {
+  size_t without_score = 0, without_cost = 0, outliers = 0;
+};
+
+Oddities oddities_of(const ScoreTable& table, const SearchResult& found, const std::string& metric) {
+  const size_t m = metric_index(table, metric);
+  const std::vector<double> losses = losses_of(table, m);
+  Oddities odd;
+  for (const int64_t r : found.table.left_out)
+    ++(std::isfinite(losses[static_cast<size_t>(r)]) ? odd.without_cost : odd.without_score);
+  const std::vector<bool> outliers = outliers_of(table, losses);
+  odd.outliers = static_cast<size_t>(std::count(outliers.begin(), outliers.end(), true));
+  return odd;
+}
+
+// Every figure of a student in the scenarios that were searched in, beside the teacher's and the limit.
+Table figure_table(const ScoreTable& table, const SearchResult& found, const Solution& solution) {
+  Table text{.header = {"figure", "student", "of the teacher's", "limit"}, .rows = {}};
+  const std::vector<int64_t> rows = rows_of(found.table.problem, solution), teacher = teacher_rows(table);
+  const auto add = [&](Quantity q, size_t s) {
+    const double value = figure(table, rows, q, s), own = figure(table, teacher, q, s);
+    if (!std::isfinite(value)) return;
+    const double error = figure_error(table, rows, q, s);
+    std::string name(name_of(q)), limit;
+    if (q != Quantity::parameters) name += fmt::format(" ({})", table.scenarios[s].name);
+    for (const LinearLimit& l : found.table.problem.limits)
+      if (l.name == name) limit = figure_text(q, l.tokens > 0 ? l.tokens / l.maximum : l.maximum);
+    text.rows.push_back({name,
+                         figure_text(q, value) + (error > 0 ? fmt::format(" +- {:.0f} %", 100 * error) : std::string()),
+                         fmt::format("{:.1f} %", 100 * value / own), limit});
+  };
+  add(Quantity::parameters, 0);
+  for (const size_t s : found.scenarios)
+    for (const Quantity q : kQuantities)
+      if (q != Quantity::parameters) add(q, s);
+  return text;
+}
+
+std::string gap_text(const Solution& s) {
+  return s.bound >= s.objective ? "proven best"
+                                : fmt::format("nothing better than {:.6g} less exists", s.objective - s.bound);
+}
+
+void print_text(const ScoreTable& table, const SearchRequest& request, const SearchResult& found, const Options& o,
+                const VerbInput& in) {
+  const TableMetric& metric = table.metrics[metric_index(table, request.metric)];
+  const Oddities odd = oddities_of(table, found, request.metric);
+  if (odd.without_score + odd.without_cost > 0)
+    fmt::print(in.out, "left out: {} replacements without a finite {}, {} without a cost that is limited\n",
+               odd.without_score, request.metric, odd.without_cost);
+  if (odd.outliers > 0)
+    fmt::print(in.out, "{} scores are far worse than the same variant's in most layers; they count as they are\n",
+               odd.outliers);
+  if (found.batch_choices > 1)
+    for (const size_t s : found.scenarios)
+      fmt::print(in.out, "{}: the best of {} choices of batch sizes\n", table.scenarios[s].name, found.batch_choices);
+  const std::vector<Solution>& solutions = found.solved.solutions;
+  for (size_t i = 0; i < solutions.size(); ++i) {
+    const ChosenArchitecture student = student_of(table, found.table.problem, solutions[i], request.metric);
+    fmt::print(in.out, "\nstudent {} of {}: {} {:.6g} as a sum of scores (teacher {:.6g}), {}\n\n{}\n{}", i + 1,
+               solutions.size(), metric.name, predicted(metric, solutions[i]), metric.teacher, gap_text(solutions[i]),
+               format_table(figure_table(table, found, solutions[i])), format_table(block_table(student)));
+  }
+  if (std::ssize(solutions) < o.solutions)
+    fmt::print(in.out, "\n{} students that differ enough {}\n", solutions.size(),
+               found.solved.status == SolveStatus::optimal ? "are all there are" : "were found in time");
+}
+
+void print_json(const ScoreTable& table, const SearchRequest& request, const SearchResult& found, const VerbInput& in) {
+  const Oddities odd = oddities_of(table, found, request.metric);
+  nlohmann::ordered_json json = {
+      {"metric", request.metric},
+      {"proven", found.solved.status == SolveStatus::optimal},
+      {"left_out", {{"without_score", odd.without_score}, {"without_cost", odd.without_cost}}},
+      {"outliers", odd.outliers},
+      {"scenarios", nlohmann::ordered_json::array()},
+      {"students", nlohmann::ordered_json::array()}};
+  for (const size_t s : found.scenarios) json["scenarios"].push_back(table.scenarios[s].name);
+  for (const Solution& solution : found.solved.solutions) {
+    const ChosenArchitecture student = student_of(table, found.table.problem, solution, request.metric);
+    nlohmann::ordered_json one = {{"objective", solution.objective},
+                                  {"bound", solution.bound},
+                                  {"proven", student.proven},
+                                  {"predicted", student.predicted},
+                                  {"blocks", nlohmann::ordered_json::array()}};
+    for (const ChosenBlock& b : student.blocks)
+      one["blocks"].push_back(
+          {{"attention", b.attention}, {"ffn", b.ffn}, {"layers", b.layers}, {"scored_together", b.together}});
+    json["students"].push_back(one);
+  }
+  fmt::print(in.out, "{}\n", json.dump(2));
+}
+
+void write_students(const ScoreTable& table, const SearchRequest& request, const SearchResult& found,
+                    const fs::path& folder) {
+  for (size_t i = 0; i < found.solved.solutions.size(); ++i) {
+    ChosenArchitecture student = student_of(table, found.table.problem, found.solved.solutions[i], request.metric);
+    student.target = "student", student.method = "mip";
+    student.name = i == 0 ? student.target : fmt::format("{}-{}", student.target, i + 1);
+    write_architecture(folder / (student.name + ".yaml"), student);
+  }
+}
+
+void run_search_verb(const Options& o, const VerbInput& in) {
+  const ScoreTable table = read_scores(o.scores);
+  const SearchRequest request = request_of(table, o);
+  const SearchResult found = search(table, request);
+  check_found(found, fmt::format("{}: no student keeps the limits", o.scores));
+  in.json ? print_json(table, request, found, in) : print_text(table, request, found, o, in);
+  if (o.out.empty()) return;
+  write_students(table, request, found, o.out);
+  in.console.say("architectures are in {}", o.out);
+}
+
+}  // namespace
+
+std::function<void(const VerbInput&)> add_search(CLI::App& app) {
+  const auto o = std::make_shared<Options>();
+  const auto add_list = [&](const char* name, std::vector<std::string>& value, const char* help, const char* type) {
+    app.add_option(name, value, help)
+        ->type_name(type)
+        ->expected(1)
+        ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+  };
+  app.add_option("SCORES", o->scores, "Score table, such as the scores.h5 of a run")->required();
+  add_list("--limit", o->limits,
+           "A limit: memory=80GiB, chat.throughput>=5000, latency<=3s, parameters=60% (of the teacher's); without a "
+           "scenario it holds in each; repeat for more",
+           "LIMIT");
+  app.add_option("--metric", o->metric, "Metric to make best instead of kl_divergence");
+  add_list("--require", o->required, "A variant that layers must have: 0-3:attention=gqa_8; repeat for more", "RULE");
+  add_list("--forbid", o->forbidden, "A variant that layers must not have: all:ffn=no_op; repeat for more", "RULE");
+  app.add_option("--most-variants", o->most_variants,
+                 "Different subblock variants that a student may have, since each may be a kernel of its own; 0: any");
+  app.add_option("--solutions", o->solutions, "Students to find")->check(CLI::Range(1, 1000))->capture_default_str();
+  app.add_option("--min-difference", o->min_difference, "Part of the layers in which any two of them differ")
+      ->capture_default_str();
+  app.add_option("--seconds", o->seconds, "Time for each student; running out of it is said")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  app.add_option("--out", o->out, "Folder for the students as architecture files");
+  return [o](const VerbInput& in) { run_search_verb(*o, in); };
+}
+
+}  // namespace tangram

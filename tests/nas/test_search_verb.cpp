@@ -1,0 +1,94 @@
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <nlohmann/json.hpp>
+
+#include "blocks/file.h"
+#include "nas/architecture_file.h"
+#include "nas/model_verbs.h"
+#include "nas/stages.h"
+#include "tests/blocks/folder.h"
+#include "tests/nas/command_line.h"
+
+namespace tangram {
+namespace {
+
+using nlohmann::json;
+using ::testing::ContainsRegex;
+using ::testing::HasSubstr;
+
+struct SearchVerb : testing::Test {
+  TestFolder folder;
+  std::string scores = (folder.path / "scores.h5").string();
+
+  Outcome call(const std::vector<std::string>& arguments) {
+    return call_with(arguments, all_stages(), all_model_verbs());
+  }
+
+  void SetUp() override {
+    std::string csv = "layer,attention,ffn,teacher,kl,weight_bytes,decode_seconds\n";
+    for (int layer = 0; layer < 4; ++layer)
+      csv +=
+          fmt::format("{0},gqa_2,,1,0,100,1\n{0},no_op,,0,{1},0,0\n{0},,ffn_64,1,0,300,3\n{0},,ffn_32,0,{2},150,1.5\n",
+                      layer, layer == 2 ? "nan" : fmt::format("{}", layer + 1), layer == 3 ? 50 : 2);
+    write_file_atomically(folder.path / "scores.csv", csv);
+    const Outcome imported =
+        call({"import-scores", (folder.path / "scores.csv").string(), "--out", scores, "--scenario", "chat=8/10/4"});
+    ASSERT_EQ(imported.code, 0) << imported.err;
+    EXPECT_THAT(imported.out, HasSubstr("16 replacements of 4 layers; missing: 1 scores, 0 costs"));
+  }
+};
+
+TEST_F(SearchVerb, FindsStudentsFromAScoreTableAlone) {
+  const Outcome found = call({"search", scores, "--limit", "memory=70%", "--solutions", "2", "--min-difference", "50%",
+                              "--out", (folder.path / "students").string()});
+  EXPECT_EQ(found.code, 0) << found.err;
+  EXPECT_THAT(found.out, HasSubstr("left out: 1 replacements without a finite kl, 0 without a cost"));
+  // 1600 bytes in all; 1120 remain. Dearest bytes first: the first attention, 1 for 100, then narrow FFNs, 2 for 150.
+  EXPECT_THAT(found.out, HasSubstr("student 1 of 2: kl 7 as a sum of scores (teacher 0), proven best"));
+  EXPECT_THAT(found.out, ContainsRegex("memory \\(chat\\) +1.03 KiB +65.6 % +1.09 KiB"));
+  EXPECT_THAT(found.out, ContainsRegex("throughput \\(chat\\) +3.81 tokens/s +152.4 %"));
+  const ChosenArchitecture student = read_architecture(folder.path / "students/student.yaml");
+  EXPECT_EQ(student.blocks.size(), 4u);
+  EXPECT_TRUE(student.proven);
+  EXPECT_EQ(read_architecture(folder.path / "students/student-2.yaml").name, "student-2");
+}
+
+TEST_F(SearchVerb, PrintsJson) {
+  const Outcome found = call({"search", scores, "--limit", "chat.throughput>=1.3x", "--forbid", "all:attention=no_op",
+                              "--require", "1:ffn=ffn_64", "--json"});
+  EXPECT_EQ(found.code, 0) << found.err;
+  const json result = json::parse(found.out);
+  EXPECT_EQ(result.at("proven"), true);
+  EXPECT_EQ(result.at("left_out").at("without_score"), 1);
+  const json& student = result.at("students").at(0);
+  EXPECT_EQ(student.at("blocks").at(1).at("ffn"), "ffn_64");
+  for (const json& block : student.at("blocks")) EXPECT_EQ(block.at("attention"), "gqa_2");
+  EXPECT_GE(student.at("predicted").at("chat.throughput").get<double>(), 3.25);
+}
+
+TEST_F(SearchVerb, SaysWhichLimitsCannotBeMet) {
+  const Outcome none = call({"search", scores, "--limit", "memory=10%"});
+  EXPECT_EQ(none.code, 3);
+  EXPECT_THAT(none.err, HasSubstr("no student keeps the limits"));
+  EXPECT_THAT(none.err, HasSubstr("memory (chat): at most 160 bytes asked for"));
+}
+
+TEST_F(SearchVerb, RefusesWhatMeansNothing) {
+  const auto refused = [&](const std::string& option, const std::string& value) {
+    const Outcome outcome = call({"search", scores, "--limit", "memory=70%", option, value});
+    EXPECT_EQ(outcome.code, 2) << outcome.out;
+    return outcome.err;
+  };
+  EXPECT_THAT(refused("--metric", "kk"), HasSubstr("no metric 'kk'; did you mean 'kl'?"));
+  EXPECT_THAT(refused("--require", "gqa_2"), HasSubstr("write layers, subblock and variant"));
+  EXPECT_THAT(refused("--require", "x:attention=gqa_2"), HasSubstr("found layers 'x'; write 12, 0-3 or all"));
+  EXPECT_THAT(refused("--forbid", "0-9:attention=gqa_2"), HasSubstr("the table has layers 0 to 3"));
+  EXPECT_THAT(refused("--forbid", "0:attntion=gqa_2"), HasSubstr("did you mean 'attention'?"));
+  EXPECT_THAT(refused("--limit", "talk.memory=3GiB"), HasSubstr("no scenario 'talk'"));
+  EXPECT_THAT(refused("--min-difference", "200%"), HasSubstr("a part of the layers"));
+  EXPECT_EQ(call({"search", (folder.path / "none.h5").string()}).code, 2);
+}
+
+}  // namespace
+}  // namespace tangram
