@@ -1,5 +1,4 @@
 #pragma once
-#include <functional>
 #include <limits>
 #include <string>
 #include <vector>
@@ -120,10 +119,6 @@ bool is_allowed(const Problem& problem, const Solution& solution);
 double excess_of(const Problem& problem, const Solution& solution);
 /// What an excess of 1 of a limit is: its maximum's size, or the largest cost if that is 0.
 double unit_of_excess(const Problem& problem, size_t limit);
-
-/// The problem with a student's choices for some layers fixed or forbidden: without the entries for which `is_kept` is
-/// false. Throws Error (bad_input) if that leaves a slot that nothing fills.
-Problem with_entries(Problem problem, const std::function<bool(const Entry&)>& is_kept);
 
 /// In how many layers two solutions differ: some slot of the layer is filled by another entry.
 int64_t layers_that_differ(const Problem& problem, const Solution& a, const Solution& b);

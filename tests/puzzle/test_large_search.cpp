@@ -90,7 +90,8 @@ TEST(LargeSearchTest, AllVariantsButOneAgreeWithLeavingOutEach) {
   double best = kInfinity;
   for (int v = 0; v < 15; ++v) {
     const int kind = v < 6 ? v : 100 + v - 6;
-    const Problem without = with_entries(problem, [&](const Entry& entry) { return entry.kind != kind; });
+    Problem without = problem;
+    std::erase_if(without.entries, [&](const Entry& entry) { return entry.kind == kind; });
     const SolveResult result = solve(without);
     if (!result.solutions.empty()) best = std::min(best, result.solutions[0].objective);
   }

@@ -300,8 +300,6 @@ TEST(SolverTest, MalformedProblemsAreRefused) {
   EXPECT_THAT(refused([](auto&) {}, {.prices = {1, 2}}), HasSubstr("2 prices to begin from; there are 1 limits"));
   EXPECT_THAT(refused([](auto&) {}, {.prices = {-1}}), HasSubstr("a price of -1"));
   EXPECT_THAT(refused([](auto& p) { p.most_variants = -1; }), HasSubstr("at most -1 variants"));
-  EXPECT_THAT(refused([](auto& p) { p = with_entries(p, [](const Entry& e) { return e.slots[0] != 2; }); }),
-              HasSubstr("for the attention of layer 1"));
   EXPECT_THAT(refused([](auto&) {}, {.min_difference = 1.5}), HasSubstr("1.5 of the layers"));
   EXPECT_THROW(evaluate(random_problem({.layers = 1}, 1), {0, 1}), Error);
 }
