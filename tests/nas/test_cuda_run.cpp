@@ -112,7 +112,7 @@ TEST_F(CudaRun, IsRefusedBeforeItsWorkWhereMemoryIsShort) {
     EXPECT_EQ(outcome.code, 3) << outcome.err;
     EXPECT_NE(outcome.err.find("distill needs "), std::string::npos) << outcome.err;
     EXPECT_NE(outcome.err.find("(teacher "), std::string::npos) << outcome.err;
-    EXPECT_NE(outcome.err.find("fewer or smaller variants"), std::string::npos) << outcome.err;
+    EXPECT_NE(outcome.err.find("nothing but a smaller teacher would fit"), std::string::npos) << outcome.err;
     EXPECT_FALSE(fs::exists(folder / "run"));
   }
   // A stage that needs little is not refused: this one only lacks what an earlier one makes.

@@ -2,7 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include <chrono>
 #include <cstring>
+#include <thread>
 
 #include "kernels/cuda_devices.h"
 #include "kernels/random.h"
@@ -73,6 +75,7 @@ TEST(CudaScoring, AStreamOfEntriesBringsTheLibraryInOrder) {
   EntryStream entries(folder.path, replacements, teacher, ctx);
   for (size_t i = 0; i < 3 * replacements.size(); ++i) {
     const LibraryEntry& entry = entries.next();
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));  // the next one has come, too
     const Replacement& r = replacements[i % replacements.size()];
     ASSERT_TRUE(entry.replacement == r) << i;
     const Subblock s = r.attention ? Subblock::attention : Subblock::ffn;
