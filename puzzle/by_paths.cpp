@@ -63,7 +63,7 @@ class ByPaths {
   OneResult run() {
     build();
     const auto L = static_cast<size_t>(problem_.layer_count);
-    PathSearchOptions o{.gap = options_.gap};
+    PathSearchOptions o{.nodes_at_most = search_.nodes_at_most, .gap = options_.gap};
     o.enough = search_.is_excess ? search_.enough : search_.enough * objective_scale_;
     o.hopeless = search_.is_excess ? search_.hopeless : search_.hopeless * objective_scale_;
     if (options_.seconds_at_most < 1e9)

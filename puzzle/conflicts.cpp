@@ -5,6 +5,8 @@
 namespace tangram {
 namespace {
 
+constexpr int64_t kNodes = 30'000;  // of each search: an answer without proof is better than a late one
+
 // The same problem under some of its limits only.
 Problem under_limits(const Problem& problem, const std::vector<char>& counts) {
   Problem other = problem;
@@ -29,7 +31,7 @@ Smallest smallest_total(const Problem& problem, size_t k, bool with_others, cons
   counts[k] = 0;
   Problem other = under_limits(problem, counts);
   for (size_t i = 0; i < other.entries.size(); ++i) other.entries[i].objective = problem.entries[i].costs[k];
-  const OneResult found = search_one({.problem = other}, options);
+  const OneResult found = search_one({.problem = other, .nodes_at_most = kNodes}, options);
   Smallest smallest;
   smallest.is_proven = found.status == SolveStatus::optimal || found.status == SolveStatus::infeasible;
   if (found.status == SolveStatus::optimal || found.status == SolveStatus::feasible)
@@ -40,7 +42,8 @@ Smallest smallest_total(const Problem& problem, size_t k, bool with_others, cons
 enum class Attainable : uint8_t { yes, no, unknown };
 
 Attainable is_attainable(const Problem& problem, const SolverOptions& options) {
-  const OneResult found = search_one({.problem = problem, .is_excess = true, .enough = 0, .hopeless = 0}, options);
+  const OneResult found =
+      search_one({.problem = problem, .nodes_at_most = kNodes, .is_excess = true, .enough = 0, .hopeless = 0}, options);
   if (found.value <= 0) return Attainable::yes;
   return found.status == SolveStatus::infeasible || found.bound > 0 ? Attainable::no : Attainable::unknown;
 }
@@ -82,7 +85,8 @@ void analyse_conflicts(SolveResult& result, const Problem& problem, const Solver
                                 .is_proven = alone.is_proven && beside.is_proven});
   }
   find_irreducible_set(result, problem, plain);
-  const OneResult nearest = search_one({.problem = problem, .is_excess = true, .enough = 0}, plain);
+  const OneResult nearest =
+      search_one({.problem = problem, .nodes_at_most = kNodes, .is_excess = true, .enough = 0}, plain);
   result.nearest.bound = nearest.bound;
   if (nearest.status == SolveStatus::infeasible || nearest.status == SolveStatus::not_found) return;
   result.nearest.solution.push_back(nearest.solution);

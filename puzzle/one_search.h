@@ -8,6 +8,7 @@ struct OneSearch {
   const Problem& problem;
   std::vector<Solution> differ_from = {};  ///< in at least least_difference layers
   int64_t least_difference = 0;
+  int64_t nodes_at_most = std::numeric_limits<int64_t>::max();  ///< subproblems; CBC has its own
   bool is_excess = false;  ///< minimise the excess of the limits (see Nearest) in place of the objective
   double enough = -std::numeric_limits<double>::infinity();   ///< stop at a value no larger than this
   double hopeless = std::numeric_limits<double>::infinity();  ///< stop at a bound larger than this

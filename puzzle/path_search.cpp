@@ -14,7 +14,7 @@ constexpr double kInfinity = std::numeric_limits<double>::infinity();
 // Labels are tried after so many nodes, then after eight times as many, and so on, each time with so many labels a node
 // as take about as long: whichever way suits a problem, the other costs little beside it.
 constexpr int64_t kFirstNodes = 400;
-constexpr size_t kLabelsOfNode = 150, kLabelsAtMost = 8'000'000;
+constexpr size_t kLabelsOfNode = 150, kLabelBytes = size_t{400} << 20;
 constexpr size_t kBoundedRows = 6;
 constexpr size_t kOpenAtMost = 50'000;  // nodes; beyond, the newest go first, which needs little memory
 
@@ -55,9 +55,10 @@ class PathSearch {
     for (const std::vector<int32_t>& ids : known) offer(ids);
     start();
     while (!open_.empty() && result_.value > options_.enough && open_.front().bound <= options_.hopeless) {
-      if (std::chrono::steady_clock::now() > options_.deadline) break;
+      if (result_.nodes >= options_.nodes_at_most || std::chrono::steady_clock::now() > options_.deadline) break;
       branch(take());
-      if (result_.nodes >= next_labels_ && variant_count_ == 0 && options_.slack.empty()) try_labels();
+      const bool can_label = variant_count_ == 0 && options_.slack.empty() && !open_.empty();
+      if (can_label && result_.nodes >= next_labels_) try_labels();
     }
     // All that was cut off is no better than this.
     result_.bound = result_.value == kInfinity ? kInfinity : options_.gap > 0 ? needless() : result_.value;
@@ -90,7 +91,8 @@ class PathSearch {
     next_labels_ = 8 * result_.nodes;
     LabelOptions options{.multipliers = {root_multipliers_},
                          .below = needless(),
-                         .labels_at_most = std::min(kLabelsAtMost, kLabelsOfNode * static_cast<size_t>(result_.nodes)),
+                         .labels_at_most = std::min(kLabelBytes / (16 + 8 * network_.row_count()),
+                                                    kLabelsOfNode * static_cast<size_t>(result_.nodes)),
                          .deadline = options_.deadline};
     // Dearer and cheaper limits, one by one and together, cut off what has used too much or too little of them.
     for (const double factor : {0.7, 0.9, 1.1, 1.4}) {
@@ -279,13 +281,14 @@ class PathSearch {
     part.variants.clear();
     PathSearchOptions options = options_;
     options.multipliers = node.multipliers;
+    options.nodes_at_most -= result_.nodes;
     PathSearch search(part, options, judge_);
     search.result_.value = result_.value, search.result_.ids = result_.ids, search.margin_ = margin_;
     PathSearchResult found = search.run({});
     result_.value = found.value, result_.ids = std::move(found.ids), result_.nodes += found.nodes;
     margin_ = search.margin_;
     if (found.bound >= needless()) return;
-    Node left = node;  // out of time
+    Node left = node;  // out of time or nodes
     left.bound = found.bound;
     open_.push_back(std::move(left));
     std::push_heap(open_.begin(), open_.end(), has_higher_bound);

@@ -6,11 +6,12 @@
 namespace tangram {
 
 struct PathSearchOptions {
-  std::vector<double> slack = {};                             ///< see DualOptions; the value of a path is then its t
-  std::vector<double> multipliers = {};                       ///< to begin with; none: 0
-  double gap = 0;                                             ///< a value within this part of the bound will do
-  double enough = -std::numeric_limits<double>::infinity();   ///< a value no larger will do
-  double hopeless = std::numeric_limits<double>::infinity();  ///< a bound larger than this will do
+  std::vector<double> slack = {};                               ///< see DualOptions; the value of a path is then its t
+  std::vector<double> multipliers = {};                         ///< to begin with; none: 0
+  int64_t nodes_at_most = std::numeric_limits<int64_t>::max();  ///< see PathSearchResult
+  double gap = 0;                                               ///< a value within this part of the bound will do
+  double enough = -std::numeric_limits<double>::infinity();     ///< a value no larger will do
+  double hopeless = std::numeric_limits<double>::infinity();    ///< a bound larger than this will do
   std::chrono::steady_clock::time_point deadline = std::chrono::steady_clock::time_point::max();
 };
 

@@ -115,12 +115,6 @@ double excess_of(const Problem& problem, const Solution& solution) {
   return excess;
 }
 
-Problem with_entries(Problem problem, const std::function<bool(const Entry&)>& is_kept) {
-  std::erase_if(problem.entries, [&](const Entry& entry) { return !is_kept(entry); });
-  check_problem(problem);
-  return problem;
-}
-
 static std::vector<int32_t> entry_of_slot(const Problem& problem, const Solution& solution) {
   std::vector<int32_t> entries(static_cast<size_t>(2 * problem.layer_count), -1);
   for (const int32_t i : solution.entries)

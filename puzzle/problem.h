@@ -1,5 +1,4 @@
 #pragma once
-#include <functional>
 #include <limits>
 #include <string>
 #include <vector>
@@ -48,6 +47,7 @@ struct SolverOptions {
   int64_t count = 1;              ///< solutions, each the best of those that differ enough from all before it
   double min_difference = 0;      ///< part of the layers in which any two of them differ, at least one layer
   double seconds_at_most = 3600;  ///< for each solution; running out of it is a status
+  int64_t nodes_more = 8'000;     ///< subproblems of the search for each solution after the first; then its gap is told
   double gap = 0;                 ///< a student within this part of the best objective will do; it is `feasible`
   bool plain = false;             ///< CBC alone, on the whole 0-1 program: slow, and an oracle for the other way
   std::vector<std::vector<int32_t>> known = {};  ///< students to begin from, such as those of a problem much like this
@@ -122,10 +122,6 @@ bool is_allowed(const Problem& problem, const Solution& solution);
 double excess_of(const Problem& problem, const Solution& solution);
 /// What an excess of 1 of a limit is: its maximum's size, or the largest cost if that is 0.
 double unit_of_excess(const Problem& problem, size_t limit);
-
-/// The problem with a student's choices for some layers fixed or forbidden: without the entries for which `is_kept` is
-/// false. Throws Error (bad_input) if that leaves a slot that nothing fills.
-Problem with_entries(Problem problem, const std::function<bool(const Entry&)>& is_kept);
 
 /// In how many layers two solutions differ: some slot of the layer is filled by another entry.
 int64_t layers_that_differ(const Problem& problem, const Solution& a, const Solution& b);

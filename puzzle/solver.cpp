@@ -28,6 +28,8 @@ static void check_options(const Problem& problem, const SolverOptions& options) 
   if (options.count < 1 || !(options.min_difference >= 0 && options.min_difference <= 1))
     throw bad_input("{} solutions that differ in {} of the layers; must be at least 1, and a part from 0 to 1",
                     options.count, options.min_difference);
+  if (options.nodes_more < 1)
+    throw bad_input("{} subproblems for further solutions; must be at least 1", options.nodes_more);
   if (!(options.gap >= 0)) throw bad_input("a gap of {}; must be 0 or more", options.gap);
   if (!options.prices.empty() && options.prices.size() != problem.limits.size())
     throw bad_input("{} prices to begin from; there are {} limits", options.prices.size(), problem.limits.size());
@@ -52,6 +54,7 @@ SolveResult solve(const Problem& problem, const SolverOptions& options) {
     if (found.status == SolveStatus::infeasible || found.status == SolveStatus::not_found) break;
     result.solutions.push_back(found.solution);
     search.differ_from.push_back(found.solution);
+    search.nodes_at_most = options.nodes_more;
     each.prices = found.solution.prices;
   }
   if (result.status == SolveStatus::infeasible) analyse_conflicts(result, problem, options);

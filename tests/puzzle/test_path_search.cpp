@@ -65,11 +65,14 @@ TEST(PathSearchTest, LabelsAgreeWithEnumeration) {
     double best = kInfinity;
     std::vector<std::vector<double>> multipliers;
     for (const double u : {0.0, 0.05, 0.5}) multipliers.push_back(std::vector<double>(n.row_count(), u));
-    const bool complete = search_by_labels(n, {.multipliers = multipliers, .below = 100, .labels_at_most = 100'000},
+    multipliers.push_back(maximise_bound(n, {}, {}, {}, [](const Path&) {}).multipliers);
+    // Barely above the best, so that nothing may be cut off that is not.
+    const double below = truth.objective == kInfinity ? 100 : truth.objective + 1e-9;
+    const bool complete = search_by_labels(n, {.multipliers = multipliers, .below = below, .labels_at_most = 100'000},
                                            [&](const std::vector<int32_t>& arcs) {
                                              const Path path = path_of(n, arcs);
                                              for (size_t k = 0; k < path.costs.size(); ++k)
-                                               if (path.costs[k] > n.capacity[k] + 1e-12) return 100.0;
+                                               if (path.costs[k] > n.capacity[k] + 1e-12) return below;
                                              best = std::min(best, path.objective);
                                              return best;
                                            });

@@ -154,6 +154,27 @@ TEST(SolverTest, AnswersDoNotDependOnTheOrderOfEntries) {
   }
 }
 
+// A price is what one more unit of a limit saves, by the relaxation: between 2 and 4 bytes, 3 of objective a byte.
+TEST(SolverTest, PricesAreWhatALimitSaves) {
+  Problem problem{.layer_count = 1, .entries = {}, .limits = {{"memory", "byte", 3, 0}, {"latency", "s", 9, 0}}};
+  problem.entries = {{.row = 0, .slots = {0, 1}, .objective = 8, .costs = {2, 1}},
+                     {.row = 1, .slots = {0, 1}, .objective = 2, .costs = {4, 1}}};
+  const Solution solution = solve(problem).solutions.at(0);
+  ASSERT_EQ(solution.prices.size(), 2u);
+  EXPECT_NEAR(solution.prices[0], 3, 1e-9);
+  EXPECT_EQ(solution.prices[1], 0);
+}
+
+TEST(SolverTest, WithinAGapIsFeasibleAndHasThatBound) {
+  const Problem problem = random_problem({.layers = 30, .attention = 4, .ffn = 5, .limits = 3, .tightness = 0.3}, 1);
+  const double best = solve(problem).solutions.at(0).objective;
+  const SolveResult result = solve(problem, {.gap = 0.02});
+  ASSERT_EQ(result.status, SolveStatus::feasible);
+  const Solution& found = result.solutions.at(0);
+  EXPECT_LE(found.bound, best);
+  EXPECT_GE(found.bound, found.objective * 0.98 * (1 - 1e-12));
+}
+
 TEST(SolverTest, UnitsDoNotMatter) {  // memory in bytes beside times in microseconds
   Problem problem = random_problem({.layers = 8, .limits = 2, .tightness = 0.3}, 5);
   const std::vector<int64_t> rows = rows_of(problem, solve(problem).solutions.at(0));
@@ -205,12 +226,22 @@ TEST(SolverTest, InfeasibleSaysWhatWouldDo) {
   EXPECT_EQ(result.conflicts[1].smallest_with_others, 10);
   EXPECT_THAT(explain(problem, result), HasSubstr("memory: at most 10 byte asked for; the least attainable beside the "
                                                   "other limits is 12"));
+  EXPECT_TRUE(result.conflicts[0].is_needed && result.conflicts[1].is_needed);
+  // Rows 1 and 2 are 2 bytes beyond 10; rows 0 and 2 would be 8 s beyond 2.
+  EXPECT_EQ(rows_of(problem, result.nearest.solution.at(0)), (std::vector<int64_t>{1, 2}));
+  EXPECT_DOUBLE_EQ(result.nearest.excess, 0.2);
+  EXPECT_EQ(result.nearest.bound, result.nearest.excess);
+  EXPECT_THAT(explain(problem, result),
+              HasSubstr("nearest: 20 % beyond the limits, with memory 12 byte, latency 1.5 s"));
 
   problem.limits[0].maximum = 4;
   problem.limits[1].tokens = 20;  // at least 10 tokens a second
   const SolveResult worse = solve(problem);
   ASSERT_EQ(worse.status, SolveStatus::infeasible);
   EXPECT_EQ(worse.conflicts[1].smallest_with_others, kInfinity);
+  EXPECT_TRUE(worse.conflicts[0].is_needed);  // nothing keeps it, whatever the other
+  EXPECT_FALSE(worse.conflicts[1].is_needed);
+  EXPECT_THAT(explain(problem, worse), HasSubstr("it takes no part in the conflict"));
   EXPECT_THAT(explain(problem, worse), HasSubstr("the least attainable by any student is 5"));
   EXPECT_THAT(explain(problem, worse), HasSubstr("latency: at least 10 s asked for; attainable alone, and the other"));
 }
@@ -264,6 +295,11 @@ TEST(SolverTest, MalformedProblemsAreRefused) {
   EXPECT_THAT(refused([](auto& p) { p.entries.erase(p.entries.begin() + 3, p.entries.begin() + 6); }),
               HasSubstr("for the ffn of layer 0"));
   EXPECT_THAT(refused([](auto&) {}, {.count = 0}), HasSubstr("0 solutions"));
+  EXPECT_THAT(refused([](auto&) {}, {.nodes_more = 0}), HasSubstr("0 subproblems"));
+  EXPECT_THAT(refused([](auto&) {}, {.gap = -1}), HasSubstr("gap of -1"));
+  EXPECT_THAT(refused([](auto&) {}, {.prices = {1, 2}}), HasSubstr("2 prices to begin from; there are 1 limits"));
+  EXPECT_THAT(refused([](auto&) {}, {.prices = {-1}}), HasSubstr("a price of -1"));
+  EXPECT_THAT(refused([](auto& p) { p.most_variants = -1; }), HasSubstr("at most -1 variants"));
   EXPECT_THAT(refused([](auto&) {}, {.min_difference = 1.5}), HasSubstr("1.5 of the layers"));
   EXPECT_THROW(evaluate(random_problem({.layers = 1}, 1), {0, 1}), Error);
 }
