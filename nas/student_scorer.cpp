@@ -73,13 +73,21 @@ const LibraryEntry& StudentScorer::entry(int64_t row) {
   return entries_[row] = load_entry(library_dir(in_.run_dir), r, teacher_);
 }
 
+LibraryEntry StudentScorer::there_of(const LibraryEntry& entry) {
+  const int64_t bytes = entry_bytes(entry.replacement, teacher_.config, teacher_.dtype);
+  const auto memory = std::make_shared<Arena>(in_.ctx.device == Device::cpu ? 0 : bytes, in_.ctx.device);
+  LibraryEntry there = move_entry(entry, teacher_.config, *memory, in_.ctx);
+  there.memory.push_back(memory);
+  return there;
+}
+
 std::vector<SubblockWeights> StudentScorer::weights_of(std::span<const RowSubblock> subblocks,
                                                        std::vector<LibraryEntry>& moved) {
   std::map<int64_t, size_t> there;  // row -> place in `moved`
   std::vector<SubblockWeights> weights;
   for (const RowSubblock& s : subblocks) {
     const auto [at, is_new] = there.try_emplace(s.row, moved.size());
-    if (is_new) moved.push_back(move_entry(entry(s.row), teacher_.config, in_.ctx));
+    if (is_new) moved.push_back(there_of(entry(s.row)));
     weights.push_back(*moved[at->second].of(s.subblock));
   }
   return weights;

@@ -24,6 +24,7 @@ class StudentScorer {
 
   void measure_missing(std::span<const int64_t> student, std::span<const Rows> missing);
   const LibraryEntry& entry(int64_t row);
+  LibraryEntry there_of(const LibraryEntry& entry);  // where the context computes
   std::vector<SubblockWeights> weights_of(std::span<const RowSubblock> subblocks, std::vector<LibraryEntry>& moved);
   Model assembled(std::span<const int64_t> rows);
   void read_known();
