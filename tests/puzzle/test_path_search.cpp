@@ -6,6 +6,7 @@
 #include <random>
 
 #include "puzzle/labels.h"
+#include "puzzle/swaps.h"
 
 namespace tangram {
 namespace {
@@ -120,6 +121,46 @@ TEST(PathSearchTest, TheBoundIsThatOfItsCombinationOfPaths) {
       EXPECT_LE(bound_of(n, u, lightest, path_of(n, arcs)), dual.bound + 1e-8);
     }
   }
+}
+
+bool keeps_rows(const Network& n, const Path& path) {
+  for (size_t k = 0; k < path.costs.size(); ++k)
+    if (path.costs[k] > n.capacity[k] + 1e-12) return false;
+  return true;
+}
+
+// From the lightest path, which keeps no row: the result does, and by trying them all no one or two exchanges improve
+// it.
+TEST(PathSearchTest, SwapsKeepTheRowsAndLeaveNothingToTwoMore) {
+  int found = 0;
+  for (uint32_t seed = 0; seed < 100; ++seed) {
+    SCOPED_TRACE(seed);
+    const Network n = random_network(seed);
+    const std::vector<double> u(n.row_count(), 0.3);
+    std::vector<int32_t> arcs;
+    lightest_path(arcs, n, n.objective);
+    const std::optional<Path> better = improve_by_swaps(n, path_of(n, arcs), u, n.arc_count());
+    if (!better) continue;
+    ++found;
+    EXPECT_TRUE(keeps_rows(n, *better));
+    const auto exchanged = [&](std::vector<int32_t> of, const std::function<void(const std::vector<int32_t>&)>& visit) {
+      for (size_t i = 0; i < of.size(); ++i)
+        for (size_t a = 0; a < n.arc_count(); ++a) {
+          const auto now = size_t(of[i]);
+          if (n.from[a] != n.from[now] || n.to[a] != n.to[now]) continue;
+          of[i] = int32_t(a);
+          visit(of);
+          of[i] = int32_t(now);
+        }
+    };
+    exchanged(better->arcs, [&](const std::vector<int32_t>& one) {
+      exchanged(one, [&](const std::vector<int32_t>& two) {
+        const Path path = path_of(n, two);
+        EXPECT_FALSE(keeps_rows(n, path) && path.objective < better->objective - 1e-9);
+      });
+    });
+  }
+  EXPECT_GT(found, 50);
 }
 
 TEST(PathSearchTest, WeightsThroughArcsAreThoseOfTheLightestPathsThere) {
