@@ -153,6 +153,7 @@ static void describe(V& v, SolutionsConfig& c) {
 template <class V>
 static void describe(V& v, RescoreConfig& c) {
   v.count("rounds", c.rounds, within(0, 1000));
+  v.count("candidates", c.candidates, within(1, 1000));
 }
 
 template <class V>

@@ -97,7 +97,8 @@ struct ScoreConfig {
 /// Scoring again in the context of the student that a search found, and searching near it, until what is measured of
 /// whole students gets no better.
 struct RescoreConfig {
-  int64_t rounds = 0;  ///< at most so many scorings; 0: the sums of scores taken in the teacher decide
+  int64_t rounds = 0;      ///< at most so many scorings; 0: the sums of scores taken in the teacher decide
+  int64_t candidates = 4;  ///< students that are assembled and measured of each search
 };
 
 /// A load that costs are given for, as in Scenario; several concurrencies leave the batch size to the search.

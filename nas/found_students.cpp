@@ -67,6 +67,13 @@ Table block_table(const ChosenArchitecture& student) {
   return table;
 }
 
+nlohmann::ordered_json blocks_json(const ChosenArchitecture& student) {
+  nlohmann::ordered_json json = nlohmann::ordered_json::array();
+  for (const ChosenBlock& b : student.blocks)
+    json.push_back({{"attention", b.attention}, {"ffn", b.ffn}, {"layers", b.layers}, {"scored_together", b.together}});
+  return json;
+}
+
 void check_found(const SearchResult& found, const std::string& what) {
   if (found.solved.status == SolveStatus::infeasible)
     throw Error(fmt::format("{}:\n{}", what, explain(found.table.problem, found.solved)), Failure::infeasible);

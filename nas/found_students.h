@@ -1,4 +1,6 @@
 #pragma once
+#include <nlohmann/json.hpp>
+
 #include "nas/architecture_file.h"
 #include "nas/table.h"
 #include "puzzle/search.h"
@@ -13,6 +15,9 @@ ChosenArchitecture student_of(const ScoreTable& table, const Problem& problem, c
 /// The blocks of a student, equal neighbours in one row: the teacher's layers `0-3`, attention, ffn, and whether they
 /// were scored together or are the sum of their parts.
 Table block_table(const ChosenArchitecture& student);
+
+/// The blocks as a JSON list.
+nlohmann::ordered_json blocks_json(const ChosenArchitecture& student);
 
 /// Throws Error (infeasible) beginning with `what` and saying what stands in the way, or Error where the solver ran out
 /// of time, unless there is a student.

@@ -46,9 +46,7 @@ Table chosen_table(const std::vector<ChosenArchitecture>& chosen) {
 nlohmann::ordered_json json_of(const ChosenArchitecture& a) {
   nlohmann::ordered_json json = {{"name", a.name},           {"target", a.target}, {"method", a.method},
                                  {"objective", a.objective}, {"proven", a.proven}, {"predicted", a.predicted}};
-  json["blocks"] = nlohmann::ordered_json::array();
-  for (const ChosenBlock& block : a.blocks)
-    json["blocks"].push_back({{"attention", block.attention}, {"ffn", block.ffn}, {"layers", block.layers}});
+  json["blocks"] = blocks_json(a);
   return json;
 }
 

@@ -58,13 +58,14 @@ class TargetSearch {
     StudentScorer scorer(in_, table_, in_.config.score.objective);
     int64_t tried = 0;
     const ContextResult better = search_in_context(
-        table_, found.table.problem, rows_of(found.table.problem, found.solved.solutions[0]), in_.config.rescore.rounds,
+        table_, found.table.problem, rows_of(found.table.problem, found.solved.solutions[0]),
+        {.rounds = in_.config.rescore.rounds, .candidates = in_.config.rescore.candidates},
         [&](std::span<const int64_t> student, std::span<const std::vector<int64_t>> others) {
           return scorer.measure(student, others);
         },
         [&](const ContextRound& round) {
-          in_.console.say("search {}: student {} differs in {} subblocks; {:.6g} predicted, {:.6g} measured: {}",
-                          target_.name, ++tried, round.slots_changed, round.predicted, round.measured,
+          in_.console.say("search {}: {}. {} candidates, the first with {} subblocks exchanged: {:.6g} measured, {}",
+                          target_.name, ++tried, round.measured.size(), round.slots_changed, round.best,
                           round.accepted ? "better" : "no better");
         });
     in_.console.say("search {}: {} measured {:.6g} of the additive student, {:.6g} after re-scoring in context",

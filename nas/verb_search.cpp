@@ -3,10 +3,11 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 
-#include "nas/found_students.h"
+#include "nas/frontier_text.h"
 #include "nas/limit_text.h"
 #include "nas/model_verbs.h"
 #include "puzzle/outliers.h"
+#include "puzzle/resample.h"
 
 namespace tangram {
 namespace {
@@ -14,9 +15,11 @@ namespace {
 namespace fs = std::filesystem;
 
 struct Options {
-  std::string scores, metric, out, min_difference = "20%";
+  std::string scores, metric, out, frontier, min_difference = "20%";
   std::vector<std::string> limits, required, forbidden;
-  int64_t solutions = 1, most_variants = 0;
+  int64_t solutions = 1, most_variants = 0, points = 100, refine = 0, resamples = 0;
+  uint64_t seed = 0;
+  bool supported = false;
   double seconds = 3600;
 };
 
@@ -158,10 +161,7 @@ void print_json(const ScoreTable& table, const SearchRequest& request, const Sea
                                   {"bound", solution.bound},
                                   {"proven", student.proven},
                                   {"predicted", student.predicted},
-                                  {"blocks", nlohmann::ordered_json::array()}};
-    for (const ChosenBlock& b : student.blocks)
-      one["blocks"].push_back(
-          {{"attention", b.attention}, {"ffn", b.ffn}, {"layers", b.layers}, {"scored_together", b.together}});
+                                  {"blocks", blocks_json(student)}};
     json["students"].push_back(one);
   }
   fmt::print(in.out, "{}\n", json.dump(2));
@@ -177,12 +177,62 @@ void write_students(const ScoreTable& table, const SearchRequest& request, const
   }
 }
 
+// The limit whose frontier is asked for, `memory` or `chat.memory`; one is added that nothing exceeds if there is none.
+size_t frontier_limit(SearchRequest& request, const ScoreTable& table, const std::string& name) {
+  Constraint moved = parse_constraint(name + "=100x");
+  if (moved.quantity == Quantity::throughput) moved.bound = 1e-3;
+  for (size_t i = 0; i < request.constraints.size(); ++i)
+    if (request.constraints[i].quantity == moved.quantity && request.constraints[i].scenario == moved.scenario)
+      throw bad_input("--frontier {}: the limit on it moves; leave its --limit out", name);
+  SearchRequest alone = request;
+  alone.constraints = {moved};
+  request.constraints.push_back(moved);
+  const std::vector<std::vector<size_t>> choices = batch_choices(table, request.constraints);
+  const size_t before = make_problem(table, request.metric, request.constraints, choices[0]).problem.limits.size();
+  const size_t own = make_problem(table, request.metric, alone.constraints, choices[0]).problem.limits.size();
+  if (own != 1) throw bad_input("--frontier {}: {} scenarios; say which, such as chat.{}", name, own, name);
+  return before - 1;
+}
+
+void run_frontier(const Options& o, const ScoreTable& table, SearchRequest request, const VerbInput& in) {
+  const size_t limit = frontier_limit(request, table, o.frontier);
+  const SearchResult found = search(table, request);
+  check_found(found, fmt::format("{}: no student keeps the limits", o.scores));
+  const Frontier frontier = trace_frontier(found.table.problem, {.limit = limit,
+                                                                 .points = o.points,
+                                                                 .supported = o.supported,
+                                                                 .refine = o.refine,
+                                                                 .solver = {.seconds_at_most = o.seconds}});
+  if (in.json) return fmt::print(in.out, "{}", frontier_json(table, found, frontier, limit, request.metric));
+  fmt::print(in.out, "{}", format_table(frontier_table(table, found, frontier, limit, request.metric)));
+}
+
+// How sure each layer's choice is, where scores are known to their standard errors.
+void print_resampled(const Options& o, const ScoreTable& table, const SearchRequest& request, const SearchResult& found,
+                     const VerbInput& in) {
+  const size_t m = metric_index(table, request.metric);
+  std::vector<double> errors;
+  for (const Entry& entry : found.table.problem.entries)
+    errors.push_back(table.rows[static_cast<size_t>(entry.row)].standard_errors[m]);
+  const Resampled again =
+      resample(found.table.problem, found.solved.solutions[0], errors, {.samples = o.resamples, .seed = o.seed});
+  Table text{.header = {"layer", "choice changes"}, .rows = {}};
+  for (size_t layer = 0; layer < again.changed.size(); ++layer)
+    if (again.changed[layer] > 0)
+      text.rows.push_back({fmt::format("{}", layer), fmt::format("{:.0f} %", 100 * again.changed[layer])});
+  fmt::print(in.out, "\nof {} searches with scores drawn anew within their standard errors, {} proven; layers that ",
+             again.samples, again.proven);
+  text.rows.empty() ? fmt::print(in.out, "change: none\n") : fmt::print(in.out, "change\n\n{}", format_table(text));
+}
+
 void run_search_verb(const Options& o, const VerbInput& in) {
   const ScoreTable table = read_scores(o.scores);
   const SearchRequest request = request_of(table, o);
+  if (!o.frontier.empty()) return run_frontier(o, table, request, in);
   const SearchResult found = search(table, request);
   check_found(found, fmt::format("{}: no student keeps the limits", o.scores));
   in.json ? print_json(table, request, found, in) : print_text(table, request, found, o, in);
+  if (o.resamples > 0 && !in.json) print_resampled(o, table, request, found, in);
   if (o.out.empty()) return;
   write_students(table, request, found, o.out);
   in.console.say("architectures are in {}", o.out);
@@ -214,6 +264,19 @@ std::function<void(const VerbInput&)> add_search(CLI::App& app) {
   app.add_option("--seconds", o->seconds, "Time for each student; running out of it is said")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
+  app.add_option("--frontier", o->frontier,
+                 "Instead of one student, the best for every value of this quantity's limit: memory, chat.latency")
+      ->type_name("QUANTITY");
+  app.add_option("--points", o->points, "Of the frontier, evenly spaced")
+      ->check(CLI::Range(2, 100000))
+      ->capture_default_str();
+  app.add_flag("--supported", o->supported, "Of the frontier: also every point that is best for some price");
+  app.add_option("--refine", o->refine, "Further points of the frontier, where neighbours differ most")
+      ->check(CLI::Range(0, 100000));
+  app.add_option("--resample", o->resamples,
+                 "Searches with scores drawn anew within their standard errors: how sure each layer's choice is")
+      ->check(CLI::Range(0, 100000));
+  app.add_option("--seed", o->seed, "Of the drawing");
   app.add_option("--out", o->out, "Folder for the students as architecture files");
   return [o](const VerbInput& in) { run_search_verb(*o, in); };
 }

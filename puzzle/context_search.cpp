@@ -143,31 +143,36 @@ int64_t slots_changed(const Problem& local, const Solution& solution) {
 }  // namespace
 
 ContextResult search_in_context(const ScoreTable& table, const Problem& problem, std::vector<int64_t> student,
-                                int64_t rounds, const MeasureStudents& measure,
+                                const ContextOptions& options, const MeasureStudents& measure,
                                 const std::function<void(const ContextRound&)>& heard) {
   std::vector<bool> wanted(table.rows.size());
   for (const Entry& entry : problem.entries) wanted[static_cast<size_t>(entry.row)] = true;
   const auto loss_of = [&](const std::vector<int64_t>& rows) { return measure(rows, std::span(&rows, 1))[0]; };
   ContextResult result{.rows = std::move(student), .predicted = kMissing, .rounds = {}};
   result.before = result.after = loss_of(result.rows);
-  for (int64_t round = 0; round < rounds; ++round) {
+  for (int64_t scoring = 0; scoring < options.rounds; ++scoring) {
     const std::vector<double> changes = changes_around(table, result.rows, wanted, measure);
     Problem local = local_problem(problem, result.rows, changes);
     bool better = false;
     for (int64_t most = 2 * table.layer_count; most > 0 && !better;) {
       local.limits.back().maximum = double(most);
-      const SolveResult solved = solve(local);
-      if (solved.solutions.empty()) break;
-      const Solution& best = solved.solutions[0];
-      ContextRound tried{.predicted = result.after + best.objective, .slots_changed = slots_changed(local, best)};
-      if (tried.slots_changed == 0 || best.objective >= 0) break;  // the student is the best of its neighbourhood
-      const std::vector<int64_t> rows = rows_of(local, best);
-      tried.measured = loss_of(rows);
-      tried.accepted = better = tried.measured < result.after;
-      heard(tried);
-      result.rounds.push_back(tried);
-      if (better) result.rows = rows, result.after = tried.measured, result.predicted = tried.predicted;
-      most = tried.slots_changed / 2;
+      const std::vector<Solution> solutions = solve(local, {.count = options.candidates}).solutions;
+      if (solutions.empty() || solutions[0].objective >= 0) break;  // the student is the best of its neighbourhood
+      ContextRound round{.predicted = {}, .measured = {}, .slots_changed = slots_changed(local, solutions[0])};
+      std::vector<std::vector<int64_t>> candidates;
+      for (const Solution& solution : solutions) {
+        candidates.push_back(rows_of(local, solution));
+        round.predicted.push_back(result.after + solution.objective);
+      }
+      round.measured = measure(result.rows, candidates);
+      const auto best = std::min_element(round.measured.begin(), round.measured.end());
+      const auto place = static_cast<size_t>(best - round.measured.begin());
+      round.best = *best;
+      round.accepted = better = round.best < result.after;
+      heard(round);
+      if (better) result.rows = candidates[place], result.after = *best, result.predicted = round.predicted[place];
+      most = round.slots_changed / 2;
+      result.rounds.push_back(std::move(round));
     }
     if (!better) break;
   }

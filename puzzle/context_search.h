@@ -47,10 +47,17 @@ using MeasureStudents =
 std::vector<double> changes_around(const ScoreTable& table, std::span<const int64_t> student,
                                    const std::vector<bool>& wanted, const MeasureStudents& measure);
 
+struct ContextOptions {
+  int64_t rounds = 10;     ///< scorings at most
+  int64_t candidates = 4;  ///< students that are measured of each search near the current one: the best by its scores
+};
+
+/// One search near the current student.
 struct ContextRound {
-  double predicted = 0, measured = 0;  ///< loss of the student that was tried
-  int64_t slots_changed = 0;           ///< from the one before
-  bool accepted = false;               ///< better than the one before
+  std::vector<double> predicted, measured;  ///< losses of the candidates
+  int64_t slots_changed = 0;                ///< from the current student to the first of them
+  double best = 0;                          ///< measured loss of the best of them
+  bool accepted = false;                    ///< better than the current one
 };
 
 struct ContextResult {
@@ -60,13 +67,13 @@ struct ContextResult {
   std::vector<ContextRound> rounds;
 };
 
-/// Searches from a student on: scores around it, solves for the best sum of changes, measures what comes of it, and
-/// goes on from there if it is better; else tries again with at most half as many slots changed. It ends when nothing
-/// that the scores promise holds, or after `rounds` scorings. The result is never worse than the first student, on what
-/// `measure` measures. `scored` hears of every round. Limits are those of `problem`, whose entries' rows are the
-/// table's.
+/// Searches from a student on: scores around it, solves for the best sums of changes, measures what comes of them, and
+/// goes on from the best if that is better; else tries again with at most half as many slots changed. It ends when
+/// nothing that the scores promise holds, or after so many scorings. The result is never worse than the first student,
+/// on what `measure` measures. `heard` hears of every search. Limits are those of `problem`, whose entries' rows are
+/// the table's.
 ContextResult search_in_context(const ScoreTable& table, const Problem& problem, std::vector<int64_t> student,
-                                int64_t rounds, const MeasureStudents& measure,
+                                const ContextOptions& options, const MeasureStudents& measure,
                                 const std::function<void(const ContextRound&)>& heard);
 
 }  // namespace tangram

@@ -67,7 +67,9 @@ void ReplaceOneScorer::start_batch(const ScoringBatch& batch) {
   if (&model_ != &teacher_) run(model_, true);
 }
 
-SequenceMetrics ReplaceOneScorer::teacher_metrics() { return measure(hidden_); }
+SequenceMetrics ReplaceOneScorer::teacher_metrics() {
+  return sequence_metrics(hidden_, teacher_, hidden_, teacher_, batch_, ctx_);
+}
 
 SequenceMetrics ReplaceOneScorer::score(const LibraryEntry& entry) {
   const Replacement& r = entry.replacement;
@@ -84,10 +86,14 @@ SequenceMetrics ReplaceOneScorer::score(size_t first, size_t last, std::span<con
   const auto apply = [&](const SubblockWeights& weights) {
     apply_subblock(x_, weights, config, sequences_->view(), ctx_);
   };
-  copy(x_, residual_.at(std::min(first, residual_.size() - 1)), ctx_);
+  const auto apply_own = [&](size_t from, size_t to) {
+    for (size_t i = from; i < to; ++i) apply(model_.blocks[i / 2].of(i % 2 == 0 ? Subblock::attention : Subblock::ffn));
+  };
+  const size_t start = std::min(first, residual_.size() - 1);  // no stream is kept behind the last
+  copy(x_, residual_.at(start), ctx_);
+  apply_own(start, first);
   for (const SubblockWeights& weights : instead) apply(weights);
-  for (size_t i = last; i < residual_.size(); ++i)
-    apply(model_.blocks[i / 2].of(i % 2 == 0 ? Subblock::attention : Subblock::ffn));
+  apply_own(last, residual_.size());
   final_norm_forward(x_, model_, x_, ctx_);
   return measure(x_);
 }

@@ -94,6 +94,36 @@ TEST(ReplaceOne, ASpanStandsForAllItsLayers) {
     }
 }
 
+// Oracle: as above, of students with a span and a pair, in which any run of subblocks is exchanged for others.
+TEST(ReplaceOne, ScoresInTheContextOfAStudent) {
+  Case c;
+  const std::vector<LibraryEntry> parts{c.entry(0, "gqa_1", "ffn_8", 2), c.entry(2, "linear", "ffn_24")};
+  const Model student = assemble(c.teacher, parts);
+  ASSERT_EQ(student.blocks.size(), 2u);
+  ReplaceOneScorer scorer(c.teacher, student, 16, c.ctx);
+  scorer.start_batch(c.batch);
+  const auto naively = [&](const Model& model) {
+    const OwnSequences sequences(c.teacher.config, c.lengths);
+    Arena arena(1 << 20);
+    const Tensor of_student = arena.tensor(16, 32, DType::f32), of_teacher = arena.tensor(16, 32, DType::f32);
+    model_hidden(of_student, model, c.tokens, sequences.view(), c.ctx);
+    model_hidden(of_teacher, c.teacher, c.tokens, sequences.view(), c.ctx);
+    return sequence_metrics(of_student, model, of_teacher, c.teacher, c.batch, c.ctx);
+  };
+  for (size_t at = 0; at <= 4; ++at) EXPECT_EQ(scorer.score(at, at, {}), naively(student)) << at;
+  const LibraryEntry ffn = c.entry(1, nullptr, "ffn_4");
+  Model narrower = student;
+  narrower.blocks[1].ffn = *ffn.ffn;
+  EXPECT_EQ(scorer.score(3, 4, {{*ffn.ffn}}), naively(narrower));
+  // The span's two layers come back.
+  std::vector<SubblockWeights> own;
+  for (const size_t layer : {0, 1})
+    for (const Subblock s : {Subblock::attention, Subblock::ffn}) own.push_back(c.teacher.blocks[layer].of(s));
+  EXPECT_EQ(scorer.score(0, 2, own), naively(assemble(c.teacher, std::span(parts).subspan(1))));
+  EXPECT_EQ(scorer.teacher_metrics()[0][size_t(Metric::top_1)], 1);
+  EXPECT_THROW(scorer.score(3, 5, {}), Error);
+}
+
 TEST(ReplaceOne, TeacherAgreesWithItself) {
   Case c;
   ReplaceOneScorer scorer(c.teacher, 16, c.ctx);
