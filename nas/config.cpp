@@ -139,8 +139,18 @@ static void describe(V& v, ScenarioConfig& c) {
 }
 
 template <class V>
+static void describe(V& v, RuleConfig& c) {
+  v.text("layers", c.layers);
+  v.text("attention", c.attention);
+  v.text("ffn", c.ffn);
+}
+
+template <class V>
 static void describe(V& v, TargetConfig& c) {
   v.name("name", c.name);
+  v.sections("require", c.require);
+  v.sections("forbid", c.forbid);
+  v.count("most_variants", c.most_variants, within(0, kMostSize));
   for (const Quantity q : kQuantities) v.limits(name_of(q), c.of(q), spelling_of(q).parse, spelling_of(q).example);
 }
 
@@ -376,6 +386,15 @@ std::vector<Constraint> constraints_of(const TargetConfig& target) {
     for (const auto& [scenario, limit] : target.of(q))
       constraints.push_back({.quantity = q, .scenario = scenario, .bound = limit.value, .relative = limit.relative});
   return constraints;
+}
+
+std::vector<ChoiceRule> rules_of(const TargetConfig& target, int64_t layer_count) {
+  std::vector<ChoiceRule> rules;
+  for (const auto& [list, forbidden] : {std::pair(&target.require, false), {&target.forbid, true}})
+    for (const RuleConfig& rule : *list)
+      rules.push_back(parse_layers(rule.layers, layer_count,
+                                   {.attention = rule.attention, .ffn = rule.ffn, .forbidden = forbidden}));
+  return rules;
 }
 
 std::vector<Scenario> scenarios_of(const SearchConfig& config) {

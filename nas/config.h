@@ -12,8 +12,8 @@
 #include "distill/gkd.h"
 #include "nas/units.h"
 #include "nas/yaml.h"
-#include "puzzle/limits.h"
 #include "puzzle/replace_one.h"
+#include "puzzle/search.h"
 
 namespace tangram {
 
@@ -111,16 +111,24 @@ struct ScenarioConfig {
   int64_t tensor_parallel = 1;
 };
 
+/// Variants that layers have to have, or must not have: `layers` is 12, 0-3 or all.
+struct RuleConfig {
+  std::string layers = "all", attention = {}, ffn = {};
+};
+
 /// Limits that one student has to keep: for each quantity, scenario (or group of them) -> limit. The limit of the empty
 /// name holds in every scenario.
 struct TargetConfig {
   std::string name = "student";
   std::array<std::map<std::string, Limit>, kQuantities.size()> limits = {};
+  std::vector<RuleConfig> require = {}, forbid = {};
+  int64_t most_variants = 0;  ///< > 0: at most so many different subblock variants
 
   std::map<std::string, Limit>& of(Quantity q) { return limits[static_cast<size_t>(q)]; }
   const std::map<std::string, Limit>& of(Quantity q) const { return limits[static_cast<size_t>(q)]; }
 };
 std::vector<Constraint> constraints_of(const TargetConfig& target);
+std::vector<ChoiceRule> rules_of(const TargetConfig& target, int64_t layer_count);
 
 struct SolutionsConfig {
   int64_t count = 1;

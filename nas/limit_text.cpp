@@ -52,6 +52,35 @@ Constraint parse_constraint(std::string_view text) {
   return constraint;
 }
 
+ChoiceRule parse_layers(std::string_view layers, int64_t layer_count, ChoiceRule rule) {
+  const size_t dash = layers.find('-');
+  const auto first = parse_count(layers.substr(0, dash)),
+             last = dash == std::string_view::npos ? first : parse_count(layers.substr(dash + 1));
+  if (layers == "all")
+    rule.first_layer = 0, rule.last_layer = layer_count - 1;
+  else if (first && last)
+    rule.first_layer = *first, rule.last_layer = *last;
+  else
+    throw bad_input("found layers '{}'; write 12, 0-3 or all", layers);
+  return rule;
+}
+
+ChoiceRule parse_rule(std::string_view text, bool forbidden, int64_t layer_count) {
+  const size_t colon = text.find(':'), equals = text.find('=');
+  if (colon == std::string_view::npos || equals == std::string_view::npos || equals < colon ||
+      equals + 1 == text.size())
+    throw bad_input("'{}': write layers, subblock and variant, such as 0-3:attention=gqa_8", text);
+  ChoiceRule rule{.forbidden = forbidden};
+  const std::string_view subblock = text.substr(colon + 1, equals - colon - 1);
+  if (subblock == name_of(Subblock::attention))
+    rule.attention = text.substr(equals + 1);
+  else if (subblock == name_of(Subblock::ffn))
+    rule.ffn = text.substr(equals + 1);
+  else
+    throw unknown_name("subblock", subblock, std::vector<std::string>{"attention", "ffn"});
+  return parse_layers(text.substr(0, colon), layer_count, rule);
+}
+
 std::string figure_text(Quantity quantity, double value) {
   const std::string_view units = units_of(quantity);
   if (units == "bytes") return format_bytes(value);

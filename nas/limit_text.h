@@ -3,7 +3,7 @@
 #include <string_view>
 
 #include "nas/units.h"
-#include "puzzle/limits.h"
+#include "puzzle/search.h"
 
 namespace tangram {
 
@@ -18,6 +18,12 @@ LimitSpelling spelling_of(Quantity quantity);
 /// front of the quantity may stand a scenario, or a group of them; behind it `=`, or the sign that the quantity's
 /// limits have anyway. Throws Error (bad_input) saying what is wrong and what is allowed.
 Constraint parse_constraint(std::string_view text);
+
+/// The rule for layers `12`, `0-3` or `all`. Throws Error (bad_input) for another text.
+ChoiceRule parse_layers(std::string_view layers, int64_t layer_count, ChoiceRule rule);
+
+/// A rule as the command line spells it: `0-3:attention=gqa_8`. Throws Error (bad_input) saying what is wrong.
+ChoiceRule parse_rule(std::string_view text, bool forbidden, int64_t layer_count);
 
 /// A figure with its unit, for people: `60 GiB`, `5.2k tokens/s`, `250 ms`.
 std::string figure_text(Quantity quantity, double value);

@@ -114,9 +114,31 @@ std::string layers_table(const ChosenArchitecture& chosen, const ScoreTable& sco
   return format_table(table);
 }
 
+// Ranks of values, equal ones sharing the mean of theirs.
+std::vector<double> ranks_of(const std::vector<double>& values) {
+  std::vector<double> ranks;
+  for (const double v : values) {
+    const auto less = std::count_if(values.begin(), values.end(), [&](double o) { return o < v; });
+    const auto equal = std::count(values.begin(), values.end(), v);
+    ranks.push_back(double(less) + double(equal - 1) / 2);
+  }
+  return ranks;
+}
+
+// Spearman's: the correlation of the ranks. NaN where one side has no differences.
+double rank_correlation(const std::vector<double>& a, const std::vector<double>& b) {
+  const std::vector<double> ra = ranks_of(a), rb = ranks_of(b);
+  const double mean = double(a.size() - 1) / 2;
+  double ab = 0, aa = 0, bb = 0;
+  for (size_t i = 0; i < a.size(); ++i)
+    ab += (ra[i] - mean) * (rb[i] - mean), aa += (ra[i] - mean) * (ra[i] - mean), bb += (rb[i] - mean) * (rb[i] - mean);
+  return ab / std::sqrt(aa * bb);
+}
+
 std::string predicted_table(const std::vector<ChosenArchitecture>& architectures, const std::vector<Evaluation>& all,
                             const std::string& target) {
   Table table{.header = {"architecture", "predicted KL", "measured KL", "ratio"}, .rows = {}};
+  std::vector<double> sums, kls;
   for (const ChosenArchitecture& a : architectures) {
     const auto predicted = a.predicted.find("kl_divergence");
     const Evaluation* measured = find(all, a.name, "assembled");
@@ -124,8 +146,12 @@ std::string predicted_table(const std::vector<ChosenArchitecture>& architectures
     const double kl = measured->metrics[size_t(Metric::kl_divergence)].mean;
     table.rows.push_back({a.name, fmt::format("{:.4f}", predicted->second), fmt::format("{:.4f}", kl),
                           fmt::format("{:.2f}", kl / predicted->second)});
+    sums.push_back(predicted->second), kls.push_back(kl);
   }
-  return format_table(table);
+  std::string text = format_table(table);
+  if (sums.size() > 2)
+    text += fmt::format("rank correlation over {} students: {:.2f}\n", sums.size(), rank_correlation(sums, kls));
+  return text;
 }
 
 }  // namespace

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cmath>
 
 #include "nas/architecture_file.h"
@@ -42,6 +43,8 @@ class TargetSearch {
     const SearchResult found =
         search(table_, {.metric = metric,
                         .constraints = constraints_,
+                        .rules = rules_of(target_, table_.layer_count),
+                        .most_variants = target_.most_variants,
                         .solver = {.count = count, .min_difference = in_.config.solutions.min_difference}});
     if (!found.table.left_out.empty())
       in_.console.say("search {}: {} replacements without a finite score or cost are left out", name,
@@ -53,12 +56,29 @@ class TargetSearch {
     return found;
   }
 
-  // From the additive student on, by scores in the context of whole students; see puzzle/context_search.h.
+  // The additive student, others that differ from it, and what simpler searches give.
+  std::vector<std::vector<int64_t>> first_students(const SearchResult& found) const {
+    const Problem& problem = found.table.problem;
+    std::vector<std::vector<int64_t>> students;
+    const auto add = [&](const SolveResult& result) {
+      for (const Solution& s : result.solutions) students.push_back(rows_of(problem, s));
+    };
+    add(found.solved);
+    add(solve(problem,
+              {.count = in_.config.rescore.candidates, .min_difference = in_.config.solutions.min_difference}));
+    add(greedy(problem)), add(uniform(problem)), add(largest_parameter(problem));
+    constexpr uint64_t kRandom = 10;
+    for (uint64_t i = 0; i < kRandom; ++i) add(random_feasible(problem, in_.config.seed, i));
+    return students;
+  }
+
+  // From the best of the first students on, by scores in the context of whole students; see puzzle/context_search.h.
   void rescore(const SearchResult& found, const std::string& metric) {
     StudentScorer scorer(in_, table_, in_.config.score.objective);
     int64_t tried = 0;
+    const Problem& problem = found.table.problem;
     const ContextResult better = search_in_context(
-        table_, found.table.problem, rows_of(found.table.problem, found.solved.solutions[0]),
+        table_, problem, first_students(found),
         {.rounds = in_.config.rescore.rounds, .candidates = in_.config.rescore.candidates},
         [&](std::span<const int64_t> student, std::span<const std::vector<int64_t>> others) {
           return scorer.measure(student, others);
@@ -68,9 +88,11 @@ class TargetSearch {
                           target_.name, ++tried, round.measured.size(), round.slots_changed, round.best,
                           round.accepted ? "better" : "no better");
         });
-    in_.console.say("search {}: {} measured {:.6g} of the additive student, {:.6g} after re-scoring in context",
-                    target_.name, metric, better.before, better.after);
-    const Problem& problem = found.table.problem;
+    in_.console.say(
+        "search {}: {} measured {:.6g} of the additive student, {:.6g} of the best of {} to begin with, {:.6g} after "
+        "re-scoring in context",
+        target_.name, metric, better.before[0], *std::min_element(better.before.begin(), better.before.end()),
+        better.before.size(), better.after);
     ChosenArchitecture chosen =
         student_of(table_, problem, evaluate(problem, entries_of(problem, better.rows)), metric);
     chosen.name = chosen.target = target_.name, chosen.method = "mip_in_context", chosen.proven = false;

@@ -23,37 +23,6 @@ struct Options {
   double seconds = 3600;
 };
 
-// `12`, `0-3` or `all`.
-void parse_layers(ChoiceRule& rule, std::string_view text, std::string_view whole, int64_t layer_count) {
-  const size_t dash = text.find('-');
-  const auto first = parse_count(text.substr(0, dash)),
-             last = dash == std::string_view::npos ? first : parse_count(text.substr(dash + 1));
-  if (text == "all")
-    rule.first_layer = 0, rule.last_layer = layer_count - 1;
-  else if (first && last)
-    rule.first_layer = *first, rule.last_layer = *last;
-  else
-    throw bad_input("'{}': found layers '{}'; write 12, 0-3 or all", whole, text);
-}
-
-// `0-3:attention=gqa_8`.
-ChoiceRule parse_rule(std::string_view text, bool forbidden, int64_t layer_count) {
-  ChoiceRule rule{.forbidden = forbidden};
-  const size_t colon = text.find(':'), equals = text.find('=');
-  if (colon == std::string_view::npos || equals == std::string_view::npos || equals < colon ||
-      equals + 1 == text.size())
-    throw bad_input("'{}': write layers, subblock and variant, such as 0-3:attention=gqa_8", text);
-  parse_layers(rule, text.substr(0, colon), text, layer_count);
-  const std::string_view subblock = text.substr(colon + 1, equals - colon - 1);
-  if (subblock == name_of(Subblock::attention))
-    rule.attention = text.substr(equals + 1);
-  else if (subblock == name_of(Subblock::ffn))
-    rule.ffn = text.substr(equals + 1);
-  else
-    throw unknown_name("subblock", subblock, std::vector<std::string>{"attention", "ffn"});
-  return rule;
-}
-
 // The metric that is searched by unless another is asked for.
 std::string metric_of(const ScoreTable& table, const Options& o) {
   if (!o.metric.empty()) return table.metrics[metric_index(table, o.metric)].name;

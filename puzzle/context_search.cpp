@@ -142,14 +142,16 @@ int64_t slots_changed(const Problem& local, const Solution& solution) {
 
 }  // namespace
 
-ContextResult search_in_context(const ScoreTable& table, const Problem& problem, std::vector<int64_t> student,
-                                const ContextOptions& options, const MeasureStudents& measure,
-                                const std::function<void(const ContextRound&)>& heard) {
+ContextResult search_in_context(const ScoreTable& table, const Problem& problem,
+                                const std::vector<std::vector<int64_t>>& students, const ContextOptions& options,
+                                const MeasureStudents& measure, const std::function<void(const ContextRound&)>& heard) {
   std::vector<bool> wanted(table.rows.size());
   for (const Entry& entry : problem.entries) wanted[static_cast<size_t>(entry.row)] = true;
-  const auto loss_of = [&](const std::vector<int64_t>& rows) { return measure(rows, std::span(&rows, 1))[0]; };
-  ContextResult result{.rows = std::move(student), .predicted = kMissing, .rounds = {}};
-  result.before = result.after = loss_of(result.rows);
+  CHECK(!students.empty(), "no student to begin with");
+  ContextResult result{.rows = {}, .before = measure(students[0], students), .predicted = kMissing, .rounds = {}};
+  const auto first = std::min_element(result.before.begin(), result.before.end());
+  result.rows = students[static_cast<size_t>(first - result.before.begin())];
+  result.after = *first;
   for (int64_t scoring = 0; scoring < options.rounds; ++scoring) {
     const std::vector<double> changes = changes_around(table, result.rows, wanted, measure);
     Problem local = local_problem(problem, result.rows, changes);

@@ -61,19 +61,20 @@ struct ContextRound {
 };
 
 struct ContextResult {
-  std::vector<int64_t> rows;     ///< of the best student
-  double before = 0, after = 0;  ///< measured losses of the first and the best student
-  double predicted = 0;          ///< of the best one, by the scores around the one before it; NaN if it is the first
+  std::vector<int64_t> rows;   ///< of the best student
+  std::vector<double> before;  ///< measured losses of the students that it was begun with
+  double after = 0;            ///< of the best student
+  double predicted = 0;        ///< of the best one, by the scores around the one before it; NaN if it was begun with
   std::vector<ContextRound> rounds;
 };
 
-/// Searches from a student on: scores around it, solves for the best sums of changes, measures what comes of them, and
-/// goes on from the best if that is better; else tries again with at most half as many slots changed. It ends when
-/// nothing that the scores promise holds, or after so many scorings. The result is never worse than the first student,
-/// on what `measure` measures. `heard` hears of every search. Limits are those of `problem`, whose entries' rows are
-/// the table's.
-ContextResult search_in_context(const ScoreTable& table, const Problem& problem, std::vector<int64_t> student,
-                                const ContextOptions& options, const MeasureStudents& measure,
-                                const std::function<void(const ContextRound&)>& heard);
+/// Measures some students and searches from the best of them on: scores around it, solves for the best sums of changes,
+/// measures what comes of them, and goes on from the best if that is better; else tries again with at most half as many
+/// slots changed. It ends when nothing that the scores promise holds, or after so many scorings. The result is never
+/// worse than any of the first students, on what `measure` measures. `heard` hears of every search. Limits are those of
+/// `problem`, whose entries' rows are the table's.
+ContextResult search_in_context(const ScoreTable& table, const Problem& problem,
+                                const std::vector<std::vector<int64_t>>& students, const ContextOptions& options,
+                                const MeasureStudents& measure, const std::function<void(const ContextRound&)>& heard);
 
 }  // namespace tangram

@@ -124,11 +124,11 @@ TEST(ContextSearch, ComesNearTheBestStudentThereIs) {
     ASSERT_EQ(additive.status, SolveStatus::optimal);
     const std::vector<int64_t> first = rows_of(problem, additive.solutions[0]);
     std::vector<ContextRound> heard;
-    const ContextResult found = search_in_context(scored, problem, first, {.rounds = 20}, measure,
+    const ContextResult found = search_in_context(scored, problem, {first}, {.rounds = 20}, measure,
                                                   [&](const ContextRound& round) { heard.push_back(round); });
-    EXPECT_EQ(found.before, loss_of(first));
+    EXPECT_EQ(found.before, std::vector<double>{loss_of(first)});
     EXPECT_EQ(found.after, loss_of(found.rows));
-    EXPECT_LE(found.after, found.before);
+    EXPECT_LE(found.after, found.before[0]);
     EXPECT_EQ(heard.size(), found.rounds.size());
     const Solution solution = evaluate(problem, entries_of(problem, found.rows));
     EXPECT_TRUE(keeps_limits(problem, solution));
@@ -152,10 +152,22 @@ TEST(ContextSearch, ComesNearTheBestStudentThereIs) {
         }
     };
     try_all({}, 0);
-    gap_before += found.before - best, gap_after += found.after - best;
+    gap_before += found.before[0] - best, gap_after += found.after - best;
   }
   EXPECT_GT(gap_before, 0.01) << "sums that are right test nothing";
   EXPECT_LT(gap_after, 0.3 * gap_before);
+}
+
+TEST(ContextSearch, BeginsFromTheBestThatIsMeasured) {
+  const ScoreTable table = example();
+  ScoreTable scored = table;
+  for (TableRow& row : scored.rows) row.values[0] = row.teacher ? 0 : 1;
+  const Problem problem = make_problem(scored, "kl_divergence", {{{Quantity::memory, "chat", 1000}}}).problem;
+  const std::vector<std::vector<int64_t>> students{{0, 3, kPair, kSpan}, {0, 3, 5, 7, kSpan}, {1, 3, kPair, kSpan}};
+  const ContextResult found = search_in_context(scored, problem, students, {.rounds = 0}, measure, [](const auto&) {});
+  EXPECT_EQ(found.rows, students[1]);
+  EXPECT_EQ(found.after, loss_of(students[1]));
+  EXPECT_EQ(found.before[2], loss_of(students[2]));
 }
 
 TEST(ContextSearch, NoRoundsChangeNothing) {
@@ -164,9 +176,9 @@ TEST(ContextSearch, NoRoundsChangeNothing) {
   for (TableRow& row : scored.rows) row.values[0] = row.teacher ? 0 : 1;
   const Problem problem = make_problem(scored, "kl_divergence", {{{Quantity::memory, "chat", 1000}}}).problem;
   const ContextResult found =
-      search_in_context(scored, problem, {0, 3, kPair, kSpan}, {.rounds = 0}, measure, [](const auto&) {});
+      search_in_context(scored, problem, {{0, 3, kPair, kSpan}}, {.rounds = 0}, measure, [](const auto&) {});
   EXPECT_EQ(found.rows, (std::vector<int64_t>{0, 3, kPair, kSpan}));
-  EXPECT_EQ(found.before, found.after);
+  EXPECT_EQ(found.before[0], found.after);
   EXPECT_TRUE(std::isnan(found.predicted));
 }
 
