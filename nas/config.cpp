@@ -148,10 +148,10 @@ static void describe(V& v, RuleConfig& c) {
 template <class V>
 static void describe(V& v, TargetConfig& c) {
   v.name("name", c.name);
+  for (const Quantity q : kQuantities) v.limits(name_of(q), c.of(q), spelling_of(q).parse, spelling_of(q).example);
+  v.count("most_variants", c.most_variants, within(0, kMostSize));
   v.sections("require", c.require);
   v.sections("forbid", c.forbid);
-  v.count("most_variants", c.most_variants, within(0, kMostSize));
-  for (const Quantity q : kQuantities) v.limits(name_of(q), c.of(q), spelling_of(q).parse, spelling_of(q).example);
 }
 
 template <class V>
@@ -295,6 +295,20 @@ void check_scenarios(const SearchConfig& c) {
                          scenario.concurrency[i]);
 }
 
+void check_rules(const SearchConfig& c, const TargetConfig& target, const std::string& target_key) {
+  for (const auto& [rules, name] : {std::pair(&target.require, ".require"), {&target.forbid, ".forbid"}})
+    for (const RuleConfig& rule : *rules) {
+      const std::string key = target_key + name;
+      if (rule.attention.empty() && rule.ffn.empty())
+        throw impossible(c, key, "names no variant; give attention or ffn");
+      try {
+        parse_layers(rule.layers, kMostSize, {});
+      } catch (const Error& e) {
+        throw impossible(c, key, "{}", e.what());
+      }
+    }
+}
+
 void check_constraints(const SearchConfig& c) {
   std::vector<std::string> scenarios, names;
   for (const ScenarioConfig& scenario : c.scenarios) {
@@ -312,6 +326,7 @@ void check_constraints(const SearchConfig& c) {
     if (std::all_of(target.limits.begin(), target.limits.end(), [](const auto& limits) { return limits.empty(); }))
       throw impossible(c, key, "no limit; allowed: {}", quantity_names());
     check_limits(c, target, key, scenarios);
+    check_rules(c, target, key);
   }
 }
 

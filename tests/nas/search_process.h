@@ -54,7 +54,8 @@ search_space: {attention: [gqa_1, linear, no_op], ffn: [0.5, linear, no_op], pai
 distill: {tokens: 25600, batch_tokens: 256, micro_batches: 2, learning_rate: 1e-3}
 score: {tokens: 2048}
 scenarios: {s: {input_tokens: 8, output_tokens: 8, concurrency: 2, precision: f32}}
-constraints: {memory: 70%}
+constraints: {memory: 70%, forbid: [{layers: 0, attention: no_op}]}
+rescore: {rounds: 2}
 baselines: {random: 2}
 uptrain: {tokens: 25600, batch_tokens: 256, learning_rate: 1e-3}
 evaluate: {tokens: 1024, without_distillation: true}

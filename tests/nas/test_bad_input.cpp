@@ -27,7 +27,8 @@ search_space: {ffn: [no_opp]}
 run_dir: r
 )";
 const std::string kKeys =
-    "teacher, data, search_space, distill, score, scenarios, hardware, constraints, solutions, baselines, uptrain, "
+    "teacher, data, search_space, distill, score, scenarios, hardware, constraints, solutions, rescore, baselines, "
+    "uptrain, "
     "evaluate, export, run_dir, seed, threads, checkpoint";
 const std::string kNoVariant =
     "search_space.ffn.0: no ffn variant 'no_opp'; did you mean 'no_op'? known: linear, no_op, ffn_<size>, a ratio such "

@@ -253,6 +253,27 @@ TEST(Config, RefusesAnImpossiblePretrainedTeacher) {
   EXPECT_EQ(message_of(text(head + "4, head_dim: 8")), "no error");
 }
 
+TEST(Config, RulesSayWhatLayersHave) {
+  const std::string with_rules = changed(
+      "memory: 60%", "memory: 60%, most_variants: 5, require: [{layers: 0-3, attention: gqa_2}], forbid: {ffn: no_op}");
+  for (const std::string& text : {with_rules, write_config(parse(with_rules), "/")}) {
+    const TargetConfig target = parse(text).constraints.at(0);
+    EXPECT_EQ(target.most_variants, 5);
+    const std::vector<ChoiceRule> rules = rules_of(target, 8);
+    ASSERT_EQ(rules.size(), 2u);
+    EXPECT_EQ(rules[0].last_layer, 3);
+    EXPECT_EQ(rules[0].attention, "gqa_2");
+    EXPECT_FALSE(rules[0].forbidden);
+    EXPECT_EQ(rules[1].last_layer, 7);
+    EXPECT_EQ(rules[1].ffn, "no_op");
+    EXPECT_TRUE(rules[1].forbidden);
+  }
+  EXPECT_THAT(message_of(changed("memory: 60%", "memory: 60%, require: [{layers: 3}]")),
+              HasSubstr("constraints.0.require: names no variant; give attention or ffn"));
+  EXPECT_THAT(message_of(changed("memory: 60%", "memory: 60%, forbid: [{layers: few, ffn: no_op}]")),
+              HasSubstr("constraints.0.forbid: found layers 'few'; write 12, 0-3 or all"));
+}
+
 TEST(Config, OverridesAreCheckedLikeTheFileAndNamed) {
   const SearchConfig c = parse(kWhole, {"distill.tokens=4096", "score={tokens: 5}", "run_dir=here"});
   EXPECT_EQ(c.distill.training.tokens, 4096);
