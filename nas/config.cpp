@@ -65,6 +65,7 @@ static void describe(V& v, PretrainConfig& c) {
   v.section("model", c.model);
   describe(v, c.training);
   v.number("prompt_weight", c.prompt_weight, within(0, 1));
+  v.flag("cache", c.cache);
 }
 
 template <class V>

@@ -37,6 +37,7 @@ struct PretrainConfig {
   ModelConfig model;  ///< vocabulary and special tokens are the tokenizer's
   TrainingConfig training;
   double prompt_weight = 1;  ///< loss weight of the tokens that are no answer; answers have 1
+  bool cache = false;        ///< keep it for other runs, and take it from there (nas/teacher_cache.h)
 };
 
 struct TeacherConfig {

@@ -4,6 +4,7 @@
 #include "distill/gkd.h"
 #include "nas/run_files.h"
 #include "nas/stages.h"
+#include "nas/teacher_cache.h"
 #include "nas/training_loop.h"
 
 namespace tangram {
@@ -19,6 +20,12 @@ std::vector<std::filesystem::path> run_pretrain(const StageInput& in) {
   config.eos_token_ids = {0};       // a newline ends a document
   search_space(in.config, config);  // a slip in it is refused before the work, though only distill reads it
 
+  const std::filesystem::path folder = teacher_path(in.config, in.run_dir), curve_file = in.run_dir / "pretrain.csv";
+  const TeacherCache cache(in.config, in.ctx.threads);
+  if (pretrain.cache && cache.take(folder, curve_file)) {
+    in.console.say("pretrain: taken from {}", cache.folder().string());
+    return {folder, curve_file};
+  }
   const TrainingConfig& training = pretrain.training;
   const TokenDataset tokens =
       load_tokens(in.config, in.run_dir, /*validation=*/false, static_cast<float>(pretrain.prompt_weight));
@@ -43,12 +50,12 @@ std::vector<std::filesystem::path> run_pretrain(const StageInput& in) {
                     },
                 .note = [](std::span<const float> row) { return fmt::format("loss {:.4f}", row[0]); }},
                curve, in.console, in.ctx);
-  write_curve(in.run_dir / "pretrain.csv", curve);
-  const std::filesystem::path folder = teacher_path(in.config, in.run_dir);
+  write_curve(curve_file, curve);
   save_model(folder, copy_model(move_model(model, Device::cpu, in.ctx), DType::bf16));
   write_file_atomically(folder / "tokenizer.json", corpus_tokenizer_json());
   write_file_atomically(folder / "tokenizer_config.json", corpus_tokenizer_config_json());
-  return {folder, in.run_dir / "pretrain.csv"};
+  if (pretrain.cache) cache.keep(folder, curve_file);
+  return {folder, curve_file};
 }
 
 }  // namespace tangram
