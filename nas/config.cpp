@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <sstream>
 
+#include "nas/config_checks.h"
 #include "nas/config_reader.h"
 #include "nas/config_writer.h"
 #include "nas/digest.h"
@@ -222,127 +223,6 @@ static void describe(V& v, SearchConfig& c) {
 
 namespace {
 
-/// `place: key: message` for what only a look at several keys can tell.
-template <class... Args>
-Error impossible(const SearchConfig& c, std::string_view key, fmt::format_string<Args...> format, Args&&... args) {
-  return bad_input("{}: {}: {}", place_of(c, key), key, fmt::format(format, std::forward<Args>(args)...));
-}
-
-void check_training(const SearchConfig& c, const std::string& key, const TrainingConfig& t) {
-  const int64_t unit = c.data.sequence_length * t.micro_batches;
-  if (t.batch_tokens % unit != 0)
-    throw impossible(c, key + ".batch_tokens",
-                     "{} is no multiple of {}, sequence_length {} x micro_batches {}; near: {}", t.batch_tokens, unit,
-                     c.data.sequence_length, t.micro_batches,
-                     std::max<int64_t>(1, (t.batch_tokens + unit / 2) / unit) * unit);
-  if (t.tokens < t.batch_tokens)
-    throw impossible(c, key + ".tokens", "{} is less than one batch of {}", t.tokens, t.batch_tokens);
-}
-
-void check_data(const SearchConfig& c) {
-  const DataConfig& data = c.data;
-  if (data.skills && !(data.train.empty() && data.validation.empty()))
-    throw impossible(c, "data.skills", "excludes data.train and data.validation; give one of the two");
-  if (!data.skills && data.train.empty()) throw impossible(c, "data.train", "no file; or give data.skills");
-  if (!data.skills && data.validation.empty())
-    throw impossible(c, "data.validation", "no file; scores and losses need text that was not trained on");
-}
-
-void check_pretrain(const SearchConfig& c, PretrainConfig& pretrain) {
-  const std::string key = "teacher.pretrain";
-  ModelConfig& m = pretrain.model;
-  if (m.num_key_value_heads == 0) m.num_key_value_heads = m.num_attention_heads;
-  if (m.head_dim == 0) {
-    if (m.hidden_size % m.num_attention_heads != 0)
-      throw impossible(c, key + ".model.num_attention_heads", "{} does not divide hidden_size {}; or give head_dim",
-                       m.num_attention_heads, m.hidden_size);
-    m.head_dim = m.hidden_size / m.num_attention_heads;
-  }
-  if (m.num_attention_heads % m.num_key_value_heads != 0)
-    throw impossible(c, key + ".model.num_key_value_heads", "{} does not divide num_attention_heads {}",
-                     m.num_key_value_heads, m.num_attention_heads);
-  if (m.head_dim % 2 != 0)
-    throw impossible(c, key + ".model.head_dim", "{} is odd; rotary embedding turns pairs of channels", m.head_dim);
-  m.max_position_embeddings = c.data.sequence_length;
-  check_training(c, key, pretrain.training);
-}
-
-// The quantities' names as a config spells them.
-std::string quantity_names() {
-  std::string names;
-  for (const Quantity q : kQuantities) names += fmt::format("{}{}", names.empty() ? "" : ", ", name_of(q));
-  return names;
-}
-
-void check_limits(const SearchConfig& c, const TargetConfig& target, const std::string& key,
-                  const std::vector<std::string>& scenarios) {
-  for (const Quantity q : kQuantities)
-    for (const auto& [name, limit] : target.of(q)) {
-      const std::string place = fmt::format("{}.{}{}{}", key, name_of(q), name.empty() ? "" : ".", name);
-      if (q == Quantity::parameters && !name.empty())
-        throw impossible(c, place, "parameters are the same in every scenario; give one limit");
-      if (q != Quantity::parameters && name.empty() && scenarios.empty())
-        throw impossible(c, place, "needs a scenario, for which it is counted; give scenarios");
-      if (!name.empty() && std::find(scenarios.begin(), scenarios.end(), name) == scenarios.end())
-        throw impossible(c, place, "{}", unknown_name("scenario", name, scenarios).what());
-    }
-}
-
-void check_scenarios(const SearchConfig& c) {
-  for (const ScenarioConfig& scenario : c.scenarios)
-    for (size_t i = 0; i < scenario.concurrency.size(); ++i)
-      if (std::count(scenario.concurrency.begin(), scenario.concurrency.end(), scenario.concurrency[i]) > 1)
-        throw impossible(c, fmt::format("scenarios.{}.concurrency", scenario.name), "{} is there twice",
-                         scenario.concurrency[i]);
-}
-
-void check_rules(const SearchConfig& c, const TargetConfig& target, const std::string& target_key) {
-  for (const auto& [rules, name] : {std::pair(&target.require, ".require"), {&target.forbid, ".forbid"}})
-    for (const RuleConfig& rule : *rules) {
-      const std::string key = target_key + name;
-      if (rule.attention.empty() && rule.ffn.empty())
-        throw impossible(c, key, "names no variant; give attention or ffn");
-      try {
-        parse_layers(rule.layers, kMostSize, {});
-      } catch (const Error& e) {
-        throw impossible(c, key, "{}", e.what());
-      }
-    }
-}
-
-void check_constraints(const SearchConfig& c) {
-  std::vector<std::string> scenarios, names;
-  for (const ScenarioConfig& scenario : c.scenarios) {
-    scenarios.push_back(scenario.name);
-    if (scenario.concurrency.size() > 1)
-      for (const int64_t n : scenario.concurrency) scenarios.push_back(fmt::format("{}@{}", scenario.name, n));
-  }
-  const bool is_list = c.source.find("constraints") && !c.source.find("constraints")->value.items.empty();
-  for (size_t i = 0; i < c.constraints.size(); ++i) {
-    const TargetConfig& target = c.constraints[i];
-    const std::string key = is_list ? fmt::format("constraints.{}", i) : "constraints";
-    if (std::find(names.begin(), names.end(), target.name) != names.end())
-      throw impossible(c, key, "a second target is called '{}'; give each its name", target.name);
-    names.push_back(target.name);
-    if (std::all_of(target.limits.begin(), target.limits.end(), [](const auto& limits) { return limits.empty(); }))
-      throw impossible(c, key, "no limit; allowed: {}", quantity_names());
-    check_limits(c, target, key, scenarios);
-    check_rules(c, target, key);
-  }
-}
-
-void check(SearchConfig& c) {
-  check_data(c);
-  if (c.teacher.pretrain) check_pretrain(c, *c.teacher.pretrain);
-  check_training(c, "distill", c.distill.training);
-  check_training(c, "uptrain", c.uptrain.training);
-  check_scenarios(c);
-  check_constraints(c);
-  const GkdLossWeights& loss = c.uptrain.loss;
-  if (loss.cosine == 0 && loss.kl == 0 && loss.cross_entropy == 0)
-    throw impossible(c, "uptrain.loss", "all weights are 0; one of cosine, kl, lm has to be more");
-}
-
 std::string write(const SearchConfig& config, ConfigWriter::SpellPath spell_path) {
   ConfigWriter writer(std::move(spell_path));
   // Visitors take a mutable struct because a reader fills it; a writer only looks.
@@ -357,7 +237,7 @@ SearchConfig make_config(YamlNode source, const std::filesystem::path& folder, s
   ConfigReader reader(config.source, "", folder);
   describe(reader, config);
   reader.finish();
-  check(config);
+  check_config(config);
   return config;
 }
 
