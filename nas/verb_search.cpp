@@ -61,21 +61,26 @@ Oddities oddities_of(const ScoreTable& table, const SearchResult& found, const s
   return odd;
 }
 
-// Every figure of a student in the scenarios that were searched in, beside the teacher's and the limit.
+// Every figure of a student in the scenarios that were searched in, beside the teacher's and the limit, and about what
+// the sum of scores would lose if the limit were a hundredth looser, by its price.
 Table figure_table(const ScoreTable& table, const SearchResult& found, const Solution& solution) {
-  Table text{.header = {"figure", "student", "of the teacher's", "limit"}, .rows = {}};
+  Table text{.header = {"figure", "student", "of the teacher's", "limit", "1 % looser saves"}, .rows = {}};
   const std::vector<int64_t> rows = rows_of(found.table.problem, solution), teacher = teacher_rows(table);
   const auto add = [&](Quantity q, size_t s) {
     const double value = figure(table, rows, q, s), own = figure(table, teacher, q, s);
     if (!std::isfinite(value)) return;
     const double error = figure_error(table, rows, q, s);
-    std::string name(name_of(q)), limit;
+    std::string name(name_of(q)), limit, saves;
     if (q != Quantity::parameters) name += fmt::format(" ({})", table.scenarios[s].name);
-    for (const LinearLimit& l : found.table.problem.limits)
-      if (l.name == name) limit = figure_text(q, l.tokens > 0 ? l.tokens / l.maximum : l.maximum);
+    const std::vector<LinearLimit>& limits = found.table.problem.limits;
+    for (size_t k = 0; k < limits.size(); ++k) {
+      if (limits[k].name != name) continue;
+      limit = figure_text(q, limits[k].tokens > 0 ? limits[k].tokens / limits[k].maximum : limits[k].maximum);
+      if (k < solution.prices.size()) saves = fmt::format("{:.3g}", 0.01 * limits[k].maximum * solution.prices[k]);
+    }
     text.rows.push_back({name,
                          figure_text(q, value) + (error > 0 ? fmt::format(" +- {:.0f} %", 100 * error) : std::string()),
-                         fmt::format("{:.1f} %", 100 * value / own), limit});
+                         fmt::format("{:.1f} %", 100 * value / own), limit, saves});
   };
   add(Quantity::parameters, 0);
   for (const size_t s : found.scenarios)
@@ -114,6 +119,13 @@ void print_text(const ScoreTable& table, const SearchRequest& request, const Sea
                found.solved.status == SolveStatus::optimal ? "are all there are" : "were found in time");
 }
 
+// What one more unit of each limit saves; of a least throughput, one more second for all its tokens.
+nlohmann::ordered_json prices_of(const Problem& problem, const Solution& solution) {
+  nlohmann::ordered_json prices = nlohmann::ordered_json::object();
+  for (size_t k = 0; k < solution.prices.size(); ++k) prices[problem.limits[k].name] = solution.prices[k];
+  return prices;
+}
+
 void print_json(const ScoreTable& table, const SearchRequest& request, const SearchResult& found, const VerbInput& in) {
   const Oddities odd = oddities_of(table, found, request.metric);
   nlohmann::ordered_json json = {
@@ -126,11 +138,10 @@ void print_json(const ScoreTable& table, const SearchRequest& request, const Sea
   for (const size_t s : found.scenarios) json["scenarios"].push_back(table.scenarios[s].name);
   for (const Solution& solution : found.solved.solutions) {
     const ChosenArchitecture student = student_of(table, found.table.problem, solution, request.metric);
-    nlohmann::ordered_json one = {{"objective", solution.objective},
-                                  {"bound", solution.bound},
-                                  {"proven", student.proven},
-                                  {"predicted", student.predicted},
-                                  {"blocks", blocks_json(student)}};
+    nlohmann::ordered_json one = {
+        {"objective", solution.objective}, {"bound", solution.bound},
+        {"proven", student.proven},        {"prices", prices_of(found.table.problem, solution)},
+        {"predicted", student.predicted},  {"blocks", blocks_json(student)}};
     json["students"].push_back(one);
   }
   fmt::print(in.out, "{}\n", json.dump(2));

@@ -46,7 +46,7 @@ TEST_F(SearchVerb, FindsStudentsFromAScoreTableAlone) {
   EXPECT_THAT(found.out, HasSubstr("left out: 1 replacements without a finite kl, 0 without a cost"));
   // 1600 bytes in all; 1120 remain. Dearest bytes first: the first attention, 1 for 100, then narrow FFNs, 2 for 150.
   EXPECT_THAT(found.out, HasSubstr("student 1 of 2: kl 7 as a sum of scores (teacher 0), proven best"));
-  EXPECT_THAT(found.out, ContainsRegex("memory \\(chat\\) +1.03 KiB +65.6 % +1.09 KiB"));
+  EXPECT_THAT(found.out, ContainsRegex("memory \\(chat\\) +1.03 KiB +65.6 % +1.09 KiB +0.1"));
   EXPECT_THAT(found.out, ContainsRegex("throughput \\(chat\\) +3.81 tokens/s +152.4 %"));
   const ChosenArchitecture student = read_architecture(folder.path / "students/student.yaml");
   EXPECT_EQ(student.blocks.size(), 4u);
