@@ -19,7 +19,7 @@ std::span<const ModelVerb> all_model_verbs() {
       {"plan", "Say what memory, disk and time a search takes, without running it",
        "tangram plan configs/llama-3.1-70b.yaml --gpu h200", add_plan},
       {"search", "Find the best student under limits, from a score table alone",
-       "tangram search runs/quickstart/scores.h5 --limit memory=60% --limit throughput>=1.5x", add_search},
+       "tangram search runs/quickstart/scores.h5 --limit memory=60% --limit throughput=1.5x", add_search},
       {"import-scores", "Make a score table from comma-separated values, such as another tool's",
        "tangram import-scores scores.csv --scenario chat=128/128/64 --out scores.h5", add_import_scores},
   };
