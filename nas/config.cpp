@@ -195,6 +195,7 @@ static void describe(V& v, EvaluateConfig& c) {
   v.count("tokens", c.tokens, within(1, kMostTokens));
   v.count("skill_sequences", c.skill_sequences, within(1, 1e9));
   v.flag("without_distillation", c.without_distillation);
+  v.flag("runtime", c.runtime);
 }
 
 template <class V>

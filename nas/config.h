@@ -152,6 +152,7 @@ struct EvaluateConfig {
   int64_t tokens = 1'000'000;
   int64_t skill_sequences = 256;      ///< a skill, where the data are data.skills
   bool without_distillation = false;  ///< the students with their variants as they were initialised, too
+  bool runtime = false;               ///< time the searched students as whole models, beside what was predicted
 };
 
 /// The machine that costs are for: this one, measured; or one that a description tells of, modelled.

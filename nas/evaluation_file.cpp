@@ -47,4 +47,26 @@ std::vector<Evaluation> read_evaluations(const std::filesystem::path& path) {
   return evaluations;
 }
 
+void write_runtimes(const std::filesystem::path& path, const std::vector<MeasuredRuntime>& runtimes) {
+  nlohmann::ordered_json json = nlohmann::ordered_json::array();
+  for (const MeasuredRuntime& r : runtimes)
+    json.push_back({{"name", r.name},
+                    {"scenario", r.scenario},
+                    {"prefill_seconds", r.prefill_seconds},
+                    {"decode_seconds", r.decode_seconds}});
+  write_file_atomically(path, json.dump(1) + "\n");
+}
+
+std::vector<MeasuredRuntime> read_runtimes(const std::filesystem::path& path) {
+  std::vector<MeasuredRuntime> runtimes;
+  if (!std::filesystem::exists(path)) return runtimes;
+  try {
+    for (const nlohmann::json& r : parse_json(read_text_file(path, kMaxBytes), path.string(), 4))
+      runtimes.push_back({r.at("name"), r.at("scenario"), r.at("prefill_seconds"), r.at("decode_seconds")});
+  } catch (const nlohmann::json::exception& error) {
+    throw bad_input("{}: {}; run the evaluate stage again", path.string(), error.what());
+  }
+  return runtimes;
+}
+
 }  // namespace tangram

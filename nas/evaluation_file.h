@@ -24,4 +24,15 @@ void write_evaluations(const std::filesystem::path& path, const std::vector<Eval
 /// Throws Error (bad_input) if the file is missing or damaged.
 std::vector<Evaluation> read_evaluations(const std::filesystem::path& path);
 
+/// Times of a whole student in one scenario, for all its sequences together.
+struct MeasuredRuntime {
+  std::string name, scenario;
+  double prefill_seconds = 0, decode_seconds = 0;
+};
+
+/// `runtime.json` of a run directory; none were measured where there is no such file. Throws Error (bad_input) if it is
+/// damaged.
+void write_runtimes(const std::filesystem::path& path, const std::vector<MeasuredRuntime>& runtimes);
+std::vector<MeasuredRuntime> read_runtimes(const std::filesystem::path& path);
+
 }  // namespace tangram

@@ -6,6 +6,7 @@
 #include "nas/evaluation_file.h"
 #include "nas/run_files.h"
 #include "nas/stages.h"
+#include "puzzle/measure.h"
 
 namespace tangram {
 namespace {
@@ -100,6 +101,28 @@ Evaluation measure_undistilled(Evaluator& evaluator, const ChosenArchitecture& c
                            chosen.method, "undistilled");
 }
 
+bool is_searched(const ChosenArchitecture& chosen) { return chosen.method.starts_with("mip"); }
+
+// Times of the searched students as whole models, in every scenario that this machine can run.
+std::vector<MeasuredRuntime> measure_runtimes(const std::vector<ChosenArchitecture>& all, const ModelConfig& teacher,
+                                              const StageInput& in) {
+  std::vector<MeasuredRuntime> runtimes;
+  for (const Scenario& scenario : scenarios_of(in.config)) check_runnable(scenario);
+  Progress progress(in.console, "evaluate: time", "architectures", double(all.size()));
+  for (size_t i = 0; i < all.size(); ++i) {
+    if (!is_searched(all[i])) continue;
+    const Architecture blocks = blocks_of(all[i], teacher);
+    ModelConfig config = teacher;
+    config.num_hidden_layers = std::ssize(blocks);
+    for (const Scenario& scenario : scenarios_of(in.config)) {
+      const Runtime r = measure_whole(blocks, config, scenario, {}, in.ctx);
+      runtimes.push_back({all[i].name, scenario.name, r.prefill_seconds, r.decode_seconds});
+    }
+    progress.update(double(i + 1));
+  }
+  return runtimes;
+}
+
 }  // namespace
 
 std::vector<std::filesystem::path> run_evaluate(const StageInput& in) {
@@ -112,7 +135,7 @@ std::vector<std::filesystem::path> run_evaluate(const StageInput& in) {
   Progress progress(in.console, "evaluate", "architectures", double(all.size()));
   for (size_t i = 0; i < all.size(); ++i) {
     const ChosenArchitecture& chosen = all[i];
-    if (in.config.evaluate.without_distillation && chosen.method == "mip")
+    if (in.config.evaluate.without_distillation && is_searched(chosen))
       evaluations.push_back(measure_undistilled(evaluator, chosen, teacher, in));
     evaluations.push_back(
         evaluator.measure(there(assemble(teacher, replacements_of(chosen, teacher.config), library_dir(in.run_dir))),
@@ -124,7 +147,11 @@ std::vector<std::filesystem::path> run_evaluate(const StageInput& in) {
   }
   const std::filesystem::path path = in.run_dir / "evaluation.json";
   write_evaluations(path, evaluations);
-  return {path};
+  const std::filesystem::path runtime_path = in.run_dir / "runtime.json";
+  std::filesystem::remove(runtime_path);
+  if (!in.config.evaluate.runtime) return {path};
+  write_runtimes(runtime_path, measure_runtimes(all, teacher.config, in));
+  return {path, runtime_path};
 }
 
 }  // namespace tangram

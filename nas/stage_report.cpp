@@ -7,7 +7,7 @@
 #include "nas/run_files.h"
 #include "nas/stages.h"
 #include "nas/table.h"
-#include "puzzle/score_table.h"
+#include "puzzle/limits.h"
 
 namespace tangram {
 namespace {
@@ -154,10 +154,31 @@ std::string predicted_table(const std::vector<ChosenArchitecture>& architectures
   return text;
 }
 
+// What was predicted of whole students' times beside what was measured; nothing if none was.
+std::string runtime_table(const std::vector<ChosenArchitecture>& architectures,
+                          const std::vector<MeasuredRuntime>& runtimes, const std::string& target) {
+  Table table{.header = {"architecture", "scenario", "time", "predicted", "measured", "ratio"}, .rows = {}};
+  for (const ChosenArchitecture& a : architectures)
+    for (const MeasuredRuntime& r : runtimes) {
+      if (a.target != target || a.name != r.name) continue;
+      const auto add = [&](Quantity q, double measured) {
+        const auto predicted = a.predicted.find(fmt::format("{}.{}", r.scenario, name_of(q)));
+        if (predicted == a.predicted.end()) return;
+        table.rows.push_back({a.name, r.scenario, std::string(name_of(q)), format_seconds(predicted->second),
+                              format_seconds(measured), fmt::format("{:.2f}", measured / predicted->second)});
+      };
+      add(Quantity::time_to_first_token, r.prefill_seconds);
+      add(Quantity::latency, r.prefill_seconds + r.decode_seconds);
+    }
+  if (table.rows.empty()) return "";
+  return "\nPredicted times beside those of whole models\n\n" + format_table(table);
+}
+
 }  // namespace
 
 std::vector<std::filesystem::path> run_report(const StageInput& in) {
   const std::vector<Evaluation> all = read_evaluations(in.run_dir / "evaluation.json");
+  const std::vector<MeasuredRuntime> runtimes = read_runtimes(in.run_dir / "runtime.json");
   const ScoreTable scores = read_scores(scores_path(in.run_dir));
   const std::vector<ChosenArchitecture> architectures =
       read_architectures(architecture_path(in.run_dir, "any").parent_path());
@@ -172,6 +193,7 @@ std::vector<std::filesystem::path> run_report(const StageInput& in) {
     }
     text += "\nWhat each layer got\n\n" + layers_table(chosen, scores);
     text += "\nSum of the scores beside the measured KL\n\n" + predicted_table(architectures, all, chosen.target);
+    text += runtime_table(architectures, runtimes, chosen.target);
     text += "\nOn held-out text\n\n" + losses_table(rows);
     if (!rows.front().skills.empty()) text += "\nAccuracy by skill, in percent\n\n" + skills_table(rows);
     text += fmt::format("\nexported to {}\n\n", (export_path("", chosen.name)).string());

@@ -53,7 +53,7 @@ std::span<const Stage> all_stages() {
        run_uptrain},
       {"evaluate",
        "Compare students and teacher on text that none was trained on",
-       {"data", "distill.dtype", "evaluate", "seed"},
+       {"data", "distill.dtype", "scenarios", "evaluate", "seed"},
        {"pretrain", "prepare", "distill", "search", "uptrain"},
        run_evaluate},
       {"export",

@@ -58,7 +58,7 @@ constraints: {memory: 70%, forbid: [{layers: 0, attention: no_op}]}
 rescore: {rounds: 2}
 baselines: {random: 2}
 uptrain: {tokens: 25600, batch_tokens: 256, learning_rate: 1e-3}
-evaluate: {tokens: 1024, without_distillation: true}
+evaluate: {tokens: 1024, without_distillation: true, runtime: true}
 threads: 1
 checkpoint: 1 ms
 )");
@@ -131,7 +131,8 @@ checkpoint: 1 ms
       const std::string path = file.path().lexically_relative(folder_ / run_dir).string();
       EXPECT_EQ(path.find(".tmp"), std::string::npos) << path;
       const std::string part = path.substr(0, path.find('/'));
-      const bool timed = part == "scores.h5" || part == "architectures" || part == "report.txt" || part == "stages";
+      const bool timed = part == "scores.h5" || part == "architectures" || part == "report.txt" ||
+                         part == "runtime.json" || part == "stages";
       const bool own = path == "lock" || path == "config.yaml";  // the process, and the run directory's own name
       if (file.is_regular_file() && !timed && !own) all[path] = read_text_file(file.path(), 1 << 26);
     }
