@@ -109,7 +109,8 @@ void add_stage_verb(CommandLine& line, std::string_view name, std::string_view s
                     std::string_view only) {
   CLI::App& verb = line.add_verb(name, summary, fmt::format("tangram {} configs/quickstart.yaml", name));
   add_run_options(verb, line.run);
-  verb.add_flag("--again", line.run.again, "Run what is complete, too");
+  verb.add_flag("--again", line.run.again,
+                only == "measure" ? "Measure what is known, too" : "Run what is complete, too");
   if (only == "distill")
     verb.add_option(
             "--wave", line.run.wave,

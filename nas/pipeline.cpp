@@ -90,7 +90,7 @@ std::vector<StageResult> run_pipeline(std::span<const Stage> all, const SearchCo
     console.say("{}: {}", stage.name, reason.empty() ? "again, as asked" : reason);
     const auto start = std::chrono::steady_clock::now();
     const std::vector<std::filesystem::path> outputs =
-        stage.run({config, run.root, run.begin(stage.name, inputs), ctx, console, options.wave});
+        stage.run({config, run.root, run.begin(stage.name, inputs), ctx, console, options.wave, reason.empty()});
     const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
     if (!outputs.empty()) run.complete(stage.name, inputs, outputs);
     console.say("{}: {} in {}", stage.name, outputs.empty() ? "these layers done" : "done",

@@ -100,6 +100,8 @@ std::vector<std::filesystem::path> run_measure(const StageInput& in) {
   ScoreTable table = read_scores(scores_path(in.run_dir));
   table.outside_parameters = outside_parameters(teacher.config);
   const std::vector<Scenario> scenarios = scenarios_of(in.config);
+  if (in.again)
+    for (const Scenario& scenario : scenarios) forget_costs(table, add_scenario(table, scenario));
   if (in.config.hardware.is_this()) {
     for (const Scenario& scenario : scenarios) check_runnable(scenario);
     for (const Scenario& scenario : scenarios) ScenarioMeasurement(table, scenario, teacher.config, in).run();

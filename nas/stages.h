@@ -25,6 +25,7 @@ struct StageInput {
   Context& ctx;
   Console& console;
   std::optional<LayerRange> wave = {};  ///< the only layers to work on now
+  bool again = false;                   ///< it was complete, and is asked for again
 };
 
 /// One step of the pipeline. It reads keys of the config and what earlier stages wrote, and nothing else: it runs again
