@@ -29,7 +29,7 @@ ChosenArchitecture student_of(const ScoreTable& table, const Problem& problem, c
                              .target = {},
                              .method = {},
                              .objective = metric,
-                             .proven = solution.bound >= solution.objective,
+                             .proven = is_proven(solution),
                              .predicted = {},
                              .blocks = blocks_of_rows(table, rows)};
   student.predicted[metric] = predicted(table.metrics[metric_index(table, metric)], solution);

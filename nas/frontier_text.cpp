@@ -7,17 +7,7 @@
 namespace tangram {
 namespace {
 
-bool is_proven(const Solution& s) { return s.bound >= s.objective; }
-
-// A limit's total as users think of it.
-double shown(const LinearLimit& limit, double total) { return limit.tokens > 0 ? limit.tokens / total : total; }
-
-std::string text_of(const LinearLimit& limit, double total) {
-  const double value = shown(limit, total);
-  if (limit.units == "bytes") return format_bytes(value);
-  if (limit.units == "s") return format_seconds(value);
-  return format_count(value) + (limit.units == "tokens/s" ? "/s" : "");
-}
+std::string text_of(const LinearLimit& limit, double total) { return figure_text(limit.units, shown(limit, total)); }
 
 }  // namespace
 

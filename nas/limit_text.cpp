@@ -81,8 +81,7 @@ ChoiceRule parse_rule(std::string_view text, bool forbidden, int64_t layer_count
   return parse_layers(text.substr(0, colon), layer_count, rule);
 }
 
-std::string figure_text(Quantity quantity, double value) {
-  const std::string_view units = units_of(quantity);
+std::string figure_text(std::string_view units, double value) {
   if (units == "bytes") return format_bytes(value);
   if (units == "s") return format_seconds(value);
   return units == "tokens/s" ? format_count(value) + " tokens/s" : format_count(value);

@@ -26,6 +26,6 @@ ChoiceRule parse_layers(std::string_view layers, int64_t layer_count, ChoiceRule
 ChoiceRule parse_rule(std::string_view text, bool forbidden, int64_t layer_count);
 
 /// A figure with its unit, for people: `60 GiB`, `5.2k tokens/s`, `250 ms`.
-std::string figure_text(Quantity quantity, double value);
+std::string figure_text(std::string_view units, double value);
 
 }  // namespace tangram

@@ -75,12 +75,12 @@ Table figure_table(const ScoreTable& table, const SearchResult& found, const Sol
     const std::vector<LinearLimit>& limits = found.table.problem.limits;
     for (size_t k = 0; k < limits.size(); ++k) {
       if (limits[k].name != name) continue;
-      limit = figure_text(q, limits[k].tokens > 0 ? limits[k].tokens / limits[k].maximum : limits[k].maximum);
+      limit = figure_text(units_of(q), shown(limits[k], limits[k].maximum));
       if (k < solution.prices.size()) saves = fmt::format("{:.3g}", 0.01 * limits[k].maximum * solution.prices[k]);
     }
-    text.rows.push_back({name,
-                         figure_text(q, value) + (error > 0 ? fmt::format(" +- {:.0f} %", 100 * error) : std::string()),
-                         fmt::format("{:.1f} %", 100 * value / own), limit, saves});
+    text.rows.push_back(
+        {name, figure_text(units_of(q), value) + (error > 0 ? fmt::format(" +- {:.0f} %", 100 * error) : std::string()),
+         fmt::format("{:.1f} %", 100 * value / own), limit, saves});
   };
   add(Quantity::parameters, 0);
   for (const size_t s : found.scenarios)
@@ -90,8 +90,7 @@ Table figure_table(const ScoreTable& table, const SearchResult& found, const Sol
 }
 
 std::string gap_text(const Solution& s) {
-  return s.bound >= s.objective ? "proven best"
-                                : fmt::format("nothing better than {:.6g} less exists", s.objective - s.bound);
+  return is_proven(s) ? "proven best" : fmt::format("nothing better than {:.6g} less exists", s.objective - s.bound);
 }
 
 void print_text(const ScoreTable& table, const SearchRequest& request, const SearchResult& found, const Options& o,
@@ -126,7 +125,8 @@ nlohmann::ordered_json prices_of(const Problem& problem, const Solution& solutio
   return prices;
 }
 
-void print_json(const ScoreTable& table, const SearchRequest& request, const SearchResult& found, const VerbInput& in) {
+void print_json(const ScoreTable& table, const SearchRequest& request, const SearchResult& found,
+                const std::optional<Resampled>& again, const VerbInput& in) {
   const Oddities odd = oddities_of(table, found, request.metric);
   nlohmann::ordered_json json = {
       {"metric", request.metric},
@@ -144,6 +144,7 @@ void print_json(const ScoreTable& table, const SearchRequest& request, const Sea
         {"predicted", student.predicted},  {"blocks", blocks_json(student)}};
     json["students"].push_back(one);
   }
+  if (again) json["resampled"] = {{"samples", again->samples}, {"proven", again->proven}, {"changed", again->changed}};
   fmt::print(in.out, "{}\n", json.dump(2));
 }
 
@@ -188,14 +189,16 @@ void run_frontier(const Options& o, const ScoreTable& table, SearchRequest reque
 }
 
 // How sure each layer's choice is, where scores are known to their standard errors.
-void print_resampled(const Options& o, const ScoreTable& table, const SearchRequest& request, const SearchResult& found,
-                     const VerbInput& in) {
+Resampled resample_scores(const Options& o, const ScoreTable& table, const SearchRequest& request,
+                          const SearchResult& found) {
   const size_t m = metric_index(table, request.metric);
   std::vector<double> errors;
   for (const Entry& entry : found.table.problem.entries)
     errors.push_back(table.rows[static_cast<size_t>(entry.row)].standard_errors[m]);
-  const Resampled again =
-      resample(found.table.problem, found.solved.solutions[0], errors, {.samples = o.resamples, .seed = o.seed});
+  return resample(found.table.problem, found.solved.solutions[0], errors, {.samples = o.resamples, .seed = o.seed});
+}
+
+void print_resampled(const Resampled& again, const VerbInput& in) {
   Table text{.header = {"layer", "choice changes"}, .rows = {}};
   for (size_t layer = 0; layer < again.changed.size(); ++layer)
     if (again.changed[layer] > 0)
@@ -211,8 +214,14 @@ void run_search_verb(const Options& o, const VerbInput& in) {
   if (!o.frontier.empty()) return run_frontier(o, table, request, in);
   const SearchResult found = search(table, request);
   check_found(found, fmt::format("{}: no student keeps the limits", o.scores));
-  in.json ? print_json(table, request, found, in) : print_text(table, request, found, o, in);
-  if (o.resamples > 0 && !in.json) print_resampled(o, table, request, found, in);
+  std::optional<Resampled> again;
+  if (o.resamples > 0) again = resample_scores(o, table, request, found);
+  if (in.json) {
+    print_json(table, request, found, again, in);
+  } else {
+    print_text(table, request, found, o, in);
+    if (again) print_resampled(*again, in);
+  }
   if (o.out.empty()) return;
   write_students(table, request, found, o.out);
   in.console.say("architectures are in {}", o.out);

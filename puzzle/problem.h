@@ -34,6 +34,9 @@ struct LinearLimit {
   double tokens = 0;  ///< > 0: users think of it as a least throughput, tokens / total
 };
 
+/// A limit's total, or its maximum, as users think of it: of a least throughput, tokens a second.
+inline double shown(const LinearLimit& limit, double total) { return limit.tokens > 0 ? limit.tokens / total : total; }
+
 /// Which entries together fill every slot exactly once, keep every limit, and have the smallest total objective
 /// (Bercovich et al. 2024, arXiv:2411.19146, appendix B).
 struct Problem {
@@ -70,6 +73,9 @@ struct Solution {
   std::vector<double> totals;       ///< (limits)  fixed parts included
   std::vector<double> prices = {};  ///< (limits)  objective that one more unit of each limit saves, by the relaxation
 };
+
+/// Whether nothing better exists.
+inline bool is_proven(const Solution& solution) { return solution.bound >= solution.objective; }
 
 /// What stands in the way of one limit. Infinity where not even that exists.
 struct Conflict {

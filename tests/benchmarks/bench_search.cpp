@@ -182,7 +182,7 @@ class SearchBench {
       int proven = 0;
       for (const Solution& s : result.solutions) {
         gap = std::max(gap, (s.objective - s.bound) / std::abs(s.objective));
-        proven += s.bound >= s.objective;
+        proven += is_proven(s);
       }
       fmt::print("| {:<24} | {:>9} | {:>8.1f} | {:>7} | {:>10.3f} % | {:>16.3f} % |\n", name, result.solutions.size(),
                  seconds, proven, 100 * gap,

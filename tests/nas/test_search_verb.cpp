@@ -56,11 +56,13 @@ TEST_F(SearchVerb, FindsStudentsFromAScoreTableAlone) {
 
 TEST_F(SearchVerb, PrintsJson) {
   const Outcome found = call({"search", scores, "--limit", "chat.throughput>=1.3x", "--forbid", "all:attention=no_op",
-                              "--require", "1:ffn=ffn_64", "--json"});
+                              "--require", "1:ffn=ffn_64", "--resample", "3", "--json"});
   EXPECT_EQ(found.code, 0) << found.err;
   const json result = json::parse(found.out);
   EXPECT_EQ(result.at("proven"), true);
   EXPECT_EQ(result.at("left_out").at("without_score"), 1);
+  EXPECT_EQ(result.at("resampled").at("samples"), 3);
+  EXPECT_EQ(result.at("resampled").at("changed"), json({0, 0, 0, 0}));  // without standard errors nothing is drawn
   const json& student = result.at("students").at(0);
   EXPECT_EQ(student.at("blocks").at(1).at("ffn"), "ffn_64");
   for (const json& block : student.at("blocks")) EXPECT_EQ(block.at("attention"), "gqa_2");
