@@ -2,6 +2,7 @@
 #include "blocks/file.h"
 #include "distill/gkd.h"
 #include "nas/architecture_file.h"
+#include "nas/gpu_run.h"
 #include "nas/run_files.h"
 #include "nas/stages.h"
 #include "nas/training_loop.h"
@@ -50,6 +51,7 @@ void uptrain_student(const StageInput& in, const Model& teacher, const ChosenArc
 }  // namespace
 
 std::vector<std::filesystem::path> run_uptrain(const StageInput& in) {
+  if (in.ctx.device == Device::cuda) check_uptrain_memory(in.config, in.ctx);
   const Model teacher = load_teacher(in.config, in.run_dir, in.config.uptrain.training.dtype);
   const TokenDataset tokens = load_tokens(in.config, in.run_dir, /*validation=*/false);
   const std::filesystem::path architectures = architecture_path(in.run_dir, "any").parent_path();
