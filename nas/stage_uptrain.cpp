@@ -14,7 +14,8 @@ namespace {
 void uptrain_student(const StageInput& in, const Model& teacher, const ChosenArchitecture& chosen,
                      const TokenDataset& tokens) {
   const std::filesystem::path folder = student_path(in.run_dir, chosen.name);
-  const std::filesystem::path finished = in.work / (chosen.name + ".finished");
+  const std::filesystem::path checkpoints = in.work / chosen.name / "checkpoint";
+  const std::filesystem::path finished = in.work / chosen.name / "finished";
   if (exists(folder) && exists(finished)) return;
   const TrainingConfig& training = in.config.uptrain.training;
   Model student = move_model(
@@ -32,7 +33,7 @@ void uptrain_student(const StageInput& in, const Model& teacher, const ChosenArc
        .steps = steps_of(training),
        .tokens_per_step = training.batch_tokens,
        .checkpoint_seconds = in.config.checkpoint_seconds,
-       .checkpoint = in.work / (chosen.name + ".safetensors"),
+       .checkpoints = checkpoints,
        .state = [&] { return trainer.state(); },
        .resume = [&](int64_t steps_done) { trainer.resume(steps_done); },
        .step =
@@ -46,6 +47,7 @@ void uptrain_student(const StageInput& in, const Model& teacher, const ChosenArc
   save_model(folder, move_model(student, Device::cpu, in.ctx), {.tokenizer_from = teacher_path(in.config, in.run_dir)});
   write_curve(student_curve_path(in.run_dir, chosen.name), curve);
   write_file_atomically(finished, "");
+  remove_all(checkpoints);
 }
 
 }  // namespace

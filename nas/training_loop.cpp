@@ -1,11 +1,11 @@
 #include "nas/training_loop.h"
 
+#include <unistd.h>
+
 #include <chrono>
 #include <cmath>
 
 #include "blocks/file.h"
-#include "blocks/safetensors.h"
-#include "kernels/transfer.h"
 #include "nas/units.h"
 
 namespace tangram {
@@ -17,25 +17,32 @@ Tensor curve_view(LossCurve& curve, int64_t steps) {
   return view_of(curve.values.data(), steps, static_cast<int64_t>(curve.columns.size()));
 }
 
-// Fills the state and the curve from a checkpoint and returns the steps it has done; 0 if there is none.
-int64_t read_checkpoint(const TrainingRun& run, LossCurve& curve, Context& ctx) {
-  if (!std::filesystem::exists(run.checkpoint)) return 0;
-  const SafeTensors file = read_safetensors(run.checkpoint);
-  const auto step = file.metadata.find("steps_done");
-  if (step == file.metadata.end()) throw bad_input("{}: no steps_done in its metadata", file.name);
-  const auto steps_done = parse_count(step->second).value_or(-1);
+// Fills the state and the curve from the newest checkpoint and returns the steps it has done; 0 if there is none.
+int64_t read_checkpoint(CheckpointFolder& folder, const TrainingRun& run, LossCurve& curve, Console& console,
+                        Context& ctx) {
+  const std::optional<Checkpoint> checkpoint = folder.newest();
+  if (!checkpoint) return 0;
+  const int64_t steps_done = checkpoint->steps_done;
+  for (const std::string& problem : checkpoint->passed_over)
+    console.say("{}: {}; the checkpoint of step {} takes its place", run.label, problem, steps_done);
   if (steps_done < 1 || steps_done > run.steps)
-    throw bad_input("{}: done {} of {} steps", file.name, step->second, run.steps);
-  for (const NamedTensor& t : run.state()) transfer(t.tensor, file.at(t.name, t.tensor.rows, t.tensor.cols), ctx);
-  copy(curve_view(curve, steps_done), file.at(kCurveName, steps_done, static_cast<int64_t>(curve.columns.size())));
+    throw bad_input("{}: done {} of {} steps", checkpoint->state.name, steps_done, run.steps);
+  std::vector<NamedTensor> tensors = run.state();
+  tensors.push_back({kCurveName, curve_view(curve, steps_done)});
+  checkpoint->read(tensors, ctx);
   return steps_done;
 }
 
-void write_checkpoint(const TrainingRun& run, LossCurve& curve, int64_t steps_done, Context& ctx) {
+void write_checkpoint(CheckpointFolder& folder, const TrainingRun& run, LossCurve& curve, int64_t steps_done,
+                      Context& ctx) {
+  if (run.before_checkpoint) run.before_checkpoint();
   std::vector<NamedTensor> tensors = run.state();
-  tensors.push_back({kCurveName, curve_view(curve, steps_done)});
-  write_safetensors(run.checkpoint, tensors, {{"steps_done", std::to_string(steps_done)}}, &ctx);
+  if (run.ranks.rank == 0) tensors.push_back({kCurveName, curve_view(curve, steps_done)});
+  folder.write(steps_done, tensors, {{"run", run.label}}, ctx);
 }
+
+/// A state that takes more than a quarter of the machine's memory is not copied for its checkpoint.
+int64_t max_snapshot_bytes() { return int64_t{sysconf(_SC_PHYS_PAGES)} * sysconf(_SC_PAGESIZE) / 4; }
 
 double seconds_since(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
@@ -46,7 +53,8 @@ double seconds_since(std::chrono::steady_clock::time_point start) {
 void run_training(const TrainingRun& run, LossCurve& curve, Console& console, Context& ctx) {
   const size_t columns = curve.columns.size();
   curve.values.assign(static_cast<size_t>(run.steps) * columns, 0.0f);
-  const int64_t first = read_checkpoint(run, curve, ctx);
+  CheckpointFolder folder(run.checkpoints, {.ranks = run.ranks, .max_snapshot_bytes = max_snapshot_bytes()});
+  const int64_t first = read_checkpoint(folder, run, curve, console, ctx);
   if (first > 0) {
     run.resume(first);
     console.say("{}: goes on after step {} of {}", run.label, first, run.steps);
@@ -55,18 +63,22 @@ void run_training(const TrainingRun& run, LossCurve& curve, Console& console, Co
   }
   Progress progress(console, run.label, "tokens", double(run.steps * run.tokens_per_step),
                     double(first * run.tokens_per_step));
+  const auto is_rank_0s = [&](bool mine) {  // whose clock counts
+    return run.ranks.exchange ? !run.ranks.exchange(mine ? "due" : "").front().empty() : mine;
+  };
   auto last_checkpoint = std::chrono::steady_clock::now();
   for (int64_t step = first; step < run.steps; ++step) {
     const std::vector<float> row = run.step(step);
     CHECK(row.size() == columns, "{} numbers for {} columns", row.size(), columns);
     std::copy(row.begin(), row.end(), curve.values.begin() + step * static_cast<int64_t>(columns));
     progress.update(double((step + 1) * run.tokens_per_step), run.note(row));
-    if (step + 1 == run.steps || seconds_since(last_checkpoint) >= run.checkpoint_seconds) {
-      if (run.before_checkpoint) run.before_checkpoint();
-      write_checkpoint(run, curve, step + 1, ctx);
-      last_checkpoint = std::chrono::steady_clock::now();
-    }
+    const bool is_due = is_rank_0s(seconds_since(last_checkpoint) >= run.checkpoint_seconds);
+    if (!folder.poll() || !is_due || step + 1 == run.steps) continue;
+    write_checkpoint(folder, run, curve, step + 1, ctx);
+    last_checkpoint = std::chrono::steady_clock::now();
   }
+  if (first < run.steps) write_checkpoint(folder, run, curve, run.steps, ctx);
+  folder.finish();
 }
 
 void write_curve(const std::filesystem::path& path, const LossCurve& curve) {

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "blocks/model.h"
+#include "distill/checkpoint_folder.h"
 #include "nas/config.h"
 #include "nas/progress.h"
 
@@ -21,17 +22,20 @@ struct TrainingRun {
   std::string label;  ///< "distill", for progress and messages
   int64_t steps = 0, tokens_per_step = 0;
   double checkpoint_seconds = 300;
-  std::filesystem::path checkpoint;                             ///< where the state is kept between checkpoints
+  std::filesystem::path checkpoints;                            ///< their folder: see CheckpointFolder
   std::function<std::vector<NamedTensor>()> state;              ///< what a checkpoint reads and writes
   std::function<void()> start = {};                             ///< where there is no checkpoint; or null
   std::function<void(int64_t steps_done)> resume;               ///< after the state was filled
   std::function<void()> before_checkpoint = {};                 ///< or null
   std::function<std::vector<float>(int64_t step)> step;         ///< does one and returns its row of the curve
   std::function<std::string(std::span<const float> row)> note;  ///< for the progress line
+  CheckpointRanks ranks = {};                                   ///< that run together; each has a part of the state
 };
 
-/// Runs all steps that the checkpoint has not done, writing it every `checkpoint_seconds` and at the end. A killed run
-/// that is called again ends with the same bytes. `curve.columns` is given; its values are filled.
+/// Runs all steps that the newest whole checkpoint has not done. Another is written beside the training every
+/// `checkpoint_seconds` by the clock of rank 0, or as soon as the one before it is on disk if that takes longer; and
+/// one at the end. A killed run that is called again ends with the same bytes. `curve.columns` is given; its values are
+/// filled, and kept by rank 0. Steps of all ranks are in step: with more than one they exchange a text in each.
 void run_training(const TrainingRun& run, LossCurve& curve, Console& console, Context& ctx);
 
 /// `step,<column>,…` lines.

@@ -1,0 +1,335 @@
+#include "distill/checkpoint_folder.h"
+
+#include <algorithm>
+#include <charconv>
+#include <chrono>
+
+#include "blocks/file.h"
+#include "blocks/json.h"
+#include "blocks/sha256.h"
+#include "kernels/transfer.h"
+
+namespace tangram {
+namespace fs = std::filesystem;
+namespace {
+
+using nlohmann::json;
+
+constexpr const char* kManifest = "manifest.json";
+constexpr std::string_view kStep = "step-";
+constexpr int64_t kMaxManifestBytes = int64_t{1} << 26;
+constexpr int64_t kPieceBytes = int64_t{8} << 20;  // of a tensor, between memory, digest and file
+constexpr size_t kKept = 2;
+
+std::string part_name(size_t rank) { return fmt::format("part-{}.safetensors", rank); }
+
+/// The number behind `step-`; none if the name is not ours.
+std::optional<int64_t> step_of(const std::string& name) {
+  int64_t step = 0;
+  if (!name.starts_with(kStep)) return {};
+  const char* end = name.data() + name.size();
+  const auto [stop, error] = std::from_chars(name.data() + kStep.size(), end, step);
+  if (error != std::errc() || stop != end || name != fmt::format("{}{}", kStep, step)) return {};
+  return step;
+}
+
+/// First the manifest, without which the rest is nothing.
+void remove_step(const fs::path& folder) {
+  fs::remove(folder / kManifest);
+  fs::remove_all(folder);
+}
+
+/// The manifest without its own digest. Throws Error (bad_input) if that does not fit.
+json read_manifest(const fs::path& path) {
+  json manifest = parse_json(read_text_file(path, kMaxManifestBytes), path.string(), 3);
+  const json digest = manifest.is_object() ? manifest.value("sha256", json()) : json();
+  if (!digest.is_string()) throw bad_input("{}: no object with a text 'sha256'", path.string());
+  manifest.erase("sha256");
+  if (const std::string found = digest_bytes(manifest.dump()); digest != found)
+    throw bad_input("{}: its own SHA-256 is {}, where it says {:.80}", path.string(), found, digest.dump());
+  return manifest;
+}
+
+/// A member of the manifest. Its digest fits, so what is malformed was made that way.
+template <class T>
+T member(const json& object, const char* key, const fs::path& path) {
+  try {
+    return object.at(key).get<T>();
+  } catch (const json::exception& e) {
+    throw bad_input("{}: '{}': {:.200}", path.string(), key, e.what());
+  }
+}
+
+void check_part(const fs::path& path, int64_t bytes, const std::string& sha256, bool digest_too) {
+  std::error_code error;
+  const auto found = static_cast<int64_t>(fs::file_size(path, error));
+  if (error) throw bad_input("{}: {}, and the manifest names it", path.string(), error.message());
+  if (found != bytes) throw bad_input("{}: {} bytes, and the manifest says {}", path.string(), found, bytes);
+  if (!digest_too) return;
+  if (const std::string digest = digest_file(path); digest != sha256)
+    throw bad_input("{}: its SHA-256 is {}, and the manifest says {:.80}", path.string(), digest, sha256);
+}
+
+/// Copies in memory of the host.
+struct Snapshot {
+  Arena memory;
+  std::vector<NamedTensor> tensors;
+
+  Snapshot(std::span<const NamedTensor> from, int64_t bytes, Context& ctx) : memory(bytes) {
+    for (const NamedTensor& t : from) {
+      tensors.push_back({t.name, memory.tensor(t.tensor.rows, t.tensor.cols, t.tensor.dtype)});
+      transfer(tensors.back().tensor, t.tensor, ctx);
+    }
+  }
+  static int64_t bytes_of(std::span<const NamedTensor> tensors) {
+    Arena planner = Arena::planner();
+    for (const NamedTensor& t : tensors) planner.tensor(t.tensor.rows, t.tensor.cols, t.tensor.dtype);
+    return planner.used_bytes();
+  }
+};
+
+}  // namespace
+
+void Checkpoint::read(std::span<const NamedTensor> tensors, Context& ctx) const {
+  for (const NamedTensor& t : tensors) {
+    const Tensor from = state.at(t.name, t.tensor.rows, t.tensor.cols);
+    if (from.dtype != t.tensor.dtype)
+      throw bad_input("{}: tensor '{}' is {} where {} is expected", state.name, t.name, name_of(from.dtype),
+                      name_of(t.tensor.dtype));
+    transfer(t.tensor, from, ctx);
+  }
+}
+
+CheckpointFolder::CheckpointFolder(const fs::path& path, const CheckpointOptions& options)
+    : path_(path), options_(options) {
+  const CheckpointRanks& r = options_.ranks;
+  CHECK(r.ranks > 0 && r.rank >= 0 && r.rank < r.ranks, "rank {} of {}", r.rank, r.ranks);
+  CHECK(r.ranks == 1 || r.exchange, "{} ranks need a way to exchange texts", r.ranks);
+}
+
+std::vector<std::string> CheckpointFolder::exchange(const std::string& mine) const {
+  if (!options_.ranks.exchange) return {mine};
+  std::vector<std::string> texts = options_.ranks.exchange(mine);
+  CHECK(std::ssize(texts) == options_.ranks.ranks, "{} texts of {} ranks", texts.size(), options_.ranks.ranks);
+  return texts;
+}
+
+Error CheckpointFolder::failure_of(size_t rank, const std::string& what) const {
+  return Error(options_.ranks.ranks == 1 ? what : fmt::format("rank {}: {}", rank, what));
+}
+
+/// What rank 0 does for all: its answer on every rank, or on every rank what went wrong.
+std::string CheckpointFolder::from_rank_0(const std::function<std::string()>& work) const {
+  constexpr char kAnswer = '=', kFailure = '!';
+  std::string text;
+  if (options_.ranks.rank == 0) try {
+      text = kAnswer + work();
+    } catch (const std::exception& e) {
+      text = kFailure + std::string(e.what());
+    }
+  text = exchange(text).front();
+  CHECK(!text.empty(), "rank 0 exchanged nothing");
+  if (text[0] != kAnswer) throw failure_of(0, text.substr(1));
+  return text.substr(1);
+}
+
+fs::path CheckpointFolder::step_path(int64_t steps_done) const {
+  return path_ / fmt::format("{}{}", kStep, steps_done);
+}
+
+/// Of all checkpoints that have a manifest, ascending.
+std::vector<int64_t> CheckpointFolder::steps() const {
+  std::vector<int64_t> found;
+  std::error_code absent;
+  for (const fs::directory_entry& entry : fs::directory_iterator(path_, absent))
+    if (const auto step = step_of(entry.path().filename().string()); step && fs::exists(entry.path() / kManifest))
+      found.push_back(*step);
+  std::sort(found.begin(), found.end());
+  return found;
+}
+
+void CheckpointFolder::remove_leftovers() const {
+  std::vector<fs::path> leftovers;
+  std::error_code absent;
+  for (const fs::directory_entry& entry : fs::directory_iterator(path_, absent))
+    if (step_of(entry.path().filename().string()) && !fs::exists(entry.path() / kManifest))
+      leftovers.push_back(entry.path());
+  for (const fs::path& folder : leftovers) fs::remove_all(folder);
+}
+
+/// Verifies every part's size, and the digests of those that are this rank's share of the work.
+Checkpoint CheckpointFolder::open(int64_t steps_done) const {
+  const fs::path folder = step_path(steps_done), path = folder / kManifest;
+  const json manifest = read_manifest(path);
+  if (const auto step = member<int64_t>(manifest, "steps_done", path); step != steps_done)
+    throw bad_input("{}: is of step {}", path.string(), step);
+  Checkpoint checkpoint{.steps_done = steps_done, .state = {}, .passed_over = {}};
+  checkpoint.state.name = folder.string();
+  checkpoint.state.metadata = member<std::map<std::string, std::string>>(manifest, "metadata", path);
+  const auto parts = member<std::vector<json>>(manifest, "parts", path);
+  for (size_t i = 0; i < parts.size(); ++i) {
+    if (const auto file = member<std::string>(parts[i], "file", path); file != part_name(i))
+      throw bad_input("{}: part {} is '{:.100}'; allowed: {}", path.string(), i, file, part_name(i));
+    const bool is_mine = i % static_cast<size_t>(options_.ranks.ranks) == static_cast<size_t>(options_.ranks.rank);
+    check_part(folder / part_name(i), member<int64_t>(parts[i], "bytes", path),
+               member<std::string>(parts[i], "sha256", path), is_mine);
+    SafeTensors part = read_safetensors(folder / part_name(i));
+    for (const auto& [name, view] : part.tensors)
+      if (!checkpoint.state.tensors.emplace(name, view).second)
+        throw bad_input("{}: tensor '{}' is in an earlier part, too", part.name, name);
+    std::move(part.memory.begin(), part.memory.end(), std::back_inserter(checkpoint.state.memory));
+  }
+  return checkpoint;
+}
+
+std::optional<Checkpoint> CheckpointFolder::newest() {
+  // One rank's list: a shared file system may show others what was there a minute ago.
+  const std::string list = from_rank_0([&] {
+    remove_leftovers();
+    return json(steps()).dump();
+  });
+  std::vector<std::string> damaged;
+  const auto found = json::parse(list).get<std::vector<int64_t>>();
+  for (auto step = found.rbegin(); step != found.rend(); ++step) {
+    Checkpoint checkpoint;
+    std::string problem;
+    try {
+      checkpoint = open(*step);
+    } catch (const std::exception& e) {
+      problem = e.what();
+    }
+    const std::vector<std::string> problems = exchange(problem);
+    const auto first = std::find_if(problems.begin(), problems.end(), [](const auto& p) { return !p.empty(); });
+    if (first == problems.end()) {
+      checkpoint.passed_over = std::move(damaged);
+      whole_ = {*step};
+      return checkpoint;
+    }
+    damaged.push_back(*first);
+  }
+  if (damaged.empty()) return {};
+  std::string all;
+  for (const std::string& problem : damaged) all += "\n  " + problem;
+  throw bad_input("{}: of {} checkpoints none is whole; bring the files back, or delete this folder to begin again:{}",
+                  path_.string(), damaged.size(), all);
+}
+
+CheckpointFolder::Part CheckpointFolder::write_part(const fs::path& path, std::vector<NamedTensor> tensors,
+                                                    Context& ctx) {
+  // Larger elements first, so that all are aligned.
+  std::stable_sort(tensors.begin(), tensors.end(), [](const NamedTensor& a, const NamedTensor& b) {
+    return size_of(a.tensor.dtype) > size_of(b.tensor.dtype);
+  });
+  create_folder(path.parent_path());
+  AtomicFile file(path);
+  Sha256 digest;
+  Part part;
+  const auto add = [&](std::string_view bytes) {
+    digest.add(bytes);
+    file.write(bytes);
+    part.bytes += std::ssize(bytes);
+  };
+  add(safetensors_header(tensors));
+  for (const NamedTensor& t : tensors) {
+    const Tensor rows = t.tensor.contiguous() ? t.tensor.reshape(1, t.tensor.size()) : t.tensor;
+    const int64_t piece = kPieceBytes / size_of(rows.dtype);
+    for (int64_t r = 0; r < rows.rows; ++r)
+      for (int64_t c = 0; c < rows.cols; c += piece) {
+        const HostView view(rows.row_range(r, 1).col_range(c, std::min(piece, rows.cols - c)), ctx);
+        add({view.as<char>(), static_cast<size_t>(view.tensor().bytes())});
+      }
+  }
+  file.commit();
+  part.sha256 = digest.finish();
+  return part;
+}
+
+void CheckpointFolder::begin(std::span<const NamedTensor> tensors, Context& ctx) {
+  const fs::path folder = step_path(step_), path = folder / part_name(static_cast<size_t>(options_.ranks.rank));
+  if (options_.ranks.rank == 0) fs::remove(folder / kManifest);
+  fs::remove_all(path);  // both of a damaged checkpoint
+  const int64_t bytes = Snapshot::bytes_of(tensors);
+  if (bytes > options_.max_snapshot_bytes) {
+    std::promise<Part> written;
+    written.set_value(write_part(path, {tensors.begin(), tensors.end()}, ctx));
+    writing_ = written.get_future();
+    return;
+  }
+  auto snapshot = std::make_unique<Snapshot>(tensors, bytes, ctx);
+  writing_ = std::async(std::launch::async, [path, copies = std::move(snapshot)]() mutable {
+    Context host({.threads = 1, .scratch_bytes = 0});
+    const std::unique_ptr<Snapshot> own = std::move(copies);  // goes with the thread, not with its result
+    return write_part(path, own->tensors, host);
+  });
+}
+
+void CheckpointFolder::write(int64_t steps_done, std::span<const NamedTensor> tensors,
+                             const std::map<std::string, std::string>& metadata, Context& ctx) {
+  finish();
+  CHECK(whole_.empty() || steps_done > whole_.back(), "a checkpoint of step {} behind that of step {}", steps_done,
+        whole_.back());
+  step_ = steps_done, metadata_ = metadata;
+  try {
+    begin(tensors, ctx);
+  } catch (const std::exception&) {  // the other ranks are to know: it is thrown where they are told
+    std::promise<Part> failed;
+    failed.set_exception(std::current_exception());
+    writing_ = failed.get_future();
+  }
+}
+
+std::vector<CheckpointFolder::Part> CheckpointFolder::gather_parts() {
+  json mine;
+  try {
+    const Part part = writing_.get();
+    mine = {{"bytes", part.bytes}, {"sha256", part.sha256}};
+  } catch (const std::exception& e) {
+    mine = {{"error", e.what()}};
+  }
+  std::vector<Part> parts;
+  for (const std::string& text : exchange(mine.dump(-1, ' ', false, json::error_handler_t::replace))) {
+    const json part = json::parse(text);
+    if (part.contains("error")) throw failure_of(parts.size(), part["error"]);
+    parts.push_back({part.at("bytes"), part.at("sha256")});
+  }
+  return parts;
+}
+
+void CheckpointFolder::write_manifest(const std::vector<Part>& parts) const {
+  json manifest{{"steps_done", step_}, {"metadata", metadata_}, {"parts", json::array()}};
+  for (size_t i = 0; i < parts.size(); ++i)
+    manifest["parts"].push_back({{"file", part_name(i)}, {"bytes", parts[i].bytes}, {"sha256", parts[i].sha256}});
+  manifest["sha256"] = digest_bytes(manifest.dump());
+  write_file_atomically(step_path(step_) / kManifest, manifest.dump(2) + "\n");
+}
+
+void CheckpointFolder::remove_others() const {
+  for (const int64_t step : steps())
+    if (std::find(whole_.begin(), whole_.end(), step) == whole_.end()) remove_step(step_path(step));
+}
+
+bool CheckpointFolder::poll() {
+  if (!writing_.valid()) return true;
+  const bool is_written = writing_.wait_for(std::chrono::seconds(0)) == std::future_status::ready;
+  for (const std::string& text : exchange(is_written ? "written" : ""))
+    if (text.empty()) return false;
+  finish();
+  return true;
+}
+
+void CheckpointFolder::finish() {
+  if (!writing_.valid()) return;
+  const std::vector<Part> parts = gather_parts();
+  from_rank_0([&] {
+    write_manifest(parts);
+    return "";
+  });
+  whole_.push_back(step_);
+  if (whole_.size() > kKept) whole_.erase(whole_.begin());
+  from_rank_0([&] {
+    remove_others();
+    return "";
+  });
+}
+
+}  // namespace tangram
