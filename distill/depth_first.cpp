@@ -73,7 +73,8 @@ BldPlan DepthFirstLayer::plan(const DepthFirstRun& run, int64_t layer, const Bat
 void DepthFirstLayer::open(int64_t steps_done) {
   std::filesystem::path to = boundary_path(run_.boundaries, layer_ + 1);
   const bool is_last = layer_ + 1 == run_.teacher.config.num_hidden_layers;
-  const bool is_finished = steps_done == run_.steps && std::filesystem::exists(to);
+  // Also where a checkpoint before the last step has to serve: the boundary has all batches.
+  const bool is_finished = steps_done > 0 && std::filesystem::exists(to);
   if (is_last || is_finished) to.clear();
   for (int64_t d = 0; d <= students_->reach(); ++d) {
     streams_.emplace_back();
