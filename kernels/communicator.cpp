@@ -98,9 +98,9 @@ bool Pending::finished() const { return !operation_ || thread_->finished(*operat
 Communicator::Communicator() : group_(std::make_shared<Group>()) {}
 
 Communicator Communicator::world(const Options& options) {
+  if (!is_launched()) return {};
   static bool called = false;
   CHECK(!std::exchange(called, true), "a process has one world");
-  if (!is_launched()) return {};
   const double timeout_s = number("TANGRAM_COMM_TIMEOUT", options.timeout_s);
   if (!(timeout_s > 0)) throw bad_input("a timeout of {} s for communication: must be positive", timeout_s);
 
