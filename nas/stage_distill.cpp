@@ -17,6 +17,7 @@ BldOptions bld_options(const SearchConfig& config) {
   BldOptions options = trainer_options<BldOptions>(config.distill.training);
   options.target = config.distill.target;
   options.init = config.distill.init;
+  options.shards = config.distill.training.shards;
   options.seed = config.seed;
   return options;
 }
