@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <charconv>
 #include <chrono>
+#include <thread>
 
 #include "blocks/file.h"
 #include "blocks/json.h"
@@ -21,7 +22,10 @@ constexpr int64_t kMaxManifestBytes = int64_t{1} << 26;
 constexpr int64_t kPieceBytes = int64_t{8} << 20;  // of a tensor, between memory, digest and file
 constexpr size_t kKept = 2;
 
+constexpr std::string_view kRecordEnd = ".json";
+
 std::string part_name(size_t rank) { return fmt::format("part-{}.safetensors", rank); }
+std::string record_name(size_t rank) { return fmt::format("part-{}{}", rank, kRecordEnd); }
 
 /// The number behind `step-`; none if the name is not ours.
 std::optional<int64_t> step_of(const std::string& name) {
@@ -114,10 +118,6 @@ std::vector<std::string> CheckpointFolder::exchange(const std::string& mine) con
   return texts;
 }
 
-Error CheckpointFolder::failure_of(size_t rank, const std::string& what) const {
-  return Error(options_.ranks.ranks == 1 ? what : fmt::format("rank {}: {}", rank, what));
-}
-
 /// What rank 0 does for all: its answer on every rank, or on every rank what went wrong.
 std::string CheckpointFolder::from_rank_0(const std::function<std::string()>& work) const {
   constexpr char kAnswer = '=', kFailure = '!';
@@ -129,7 +129,7 @@ std::string CheckpointFolder::from_rank_0(const std::function<std::string()>& wo
     }
   text = exchange(text).front();
   CHECK(!text.empty(), "rank 0 exchanged nothing");
-  if (text[0] != kAnswer) throw failure_of(0, text.substr(1));
+  if (text[0] != kAnswer) throw Error(text.substr(1));
   return text.substr(1);
 }
 
@@ -151,10 +151,17 @@ std::vector<int64_t> CheckpointFolder::steps() const {
 void CheckpointFolder::remove_leftovers() const {
   std::vector<fs::path> leftovers;
   std::error_code absent;
-  for (const fs::directory_entry& entry : fs::directory_iterator(path_, absent))
-    if (step_of(entry.path().filename().string()) && !fs::exists(entry.path() / kManifest))
+  for (const fs::directory_entry& entry : fs::directory_iterator(path_, absent)) {
+    if (!step_of(entry.path().filename().string())) continue;
+    if (!fs::exists(entry.path() / kManifest)) {
       leftovers.push_back(entry.path());
-  for (const fs::path& folder : leftovers) fs::remove_all(folder);
+      continue;
+    }
+    for (const fs::directory_entry& file : fs::directory_iterator(entry.path()))
+      if (file.path().filename() != kManifest && file.path().extension() == kRecordEnd)
+        leftovers.push_back(file.path());
+  }
+  for (const fs::path& path : leftovers) fs::remove_all(path);
 }
 
 /// Verifies every part's size, and the digests of those that are this rank's share of the work.
@@ -214,8 +221,8 @@ std::optional<Checkpoint> CheckpointFolder::newest() {
                   path_.string(), damaged.size(), all);
 }
 
-CheckpointFolder::Part CheckpointFolder::write_part(const fs::path& path, std::vector<NamedTensor> tensors,
-                                                    Context& ctx) {
+/// The part at `path`, then its record.
+void CheckpointFolder::write_part(const fs::path& path, std::vector<NamedTensor> tensors, Context& ctx) {
   // Larger elements first, so that all are aligned.
   std::stable_sort(tensors.begin(), tensors.end(), [](const NamedTensor& a, const NamedTensor& b) {
     return size_of(a.tensor.dtype) > size_of(b.tensor.dtype);
@@ -223,11 +230,11 @@ CheckpointFolder::Part CheckpointFolder::write_part(const fs::path& path, std::v
   create_folder(path.parent_path());
   AtomicFile file(path);
   Sha256 digest;
-  Part part;
+  int64_t written = 0;
   const auto add = [&](std::string_view bytes) {
     digest.add(bytes);
     file.write(bytes);
-    part.bytes += std::ssize(bytes);
+    written += std::ssize(bytes);
   };
   add(safetensors_header(tensors));
   for (const NamedTensor& t : tensors) {
@@ -240,18 +247,20 @@ CheckpointFolder::Part CheckpointFolder::write_part(const fs::path& path, std::v
       }
   }
   file.commit();
-  part.sha256 = digest.finish();
-  return part;
+  const json record{{"file", path.filename().string()}, {"bytes", written}, {"sha256", digest.finish()}};
+  write_file_atomically(fs::path(path).replace_extension(kRecordEnd), record.dump());
 }
 
 void CheckpointFolder::begin(std::span<const NamedTensor> tensors, Context& ctx) {
   const fs::path folder = step_path(step_), path = folder / part_name(static_cast<size_t>(options_.ranks.rank));
   if (options_.ranks.rank == 0) fs::remove(folder / kManifest);
-  fs::remove_all(path);  // both of a damaged checkpoint
+  fs::remove_all(path);  // all of a damaged checkpoint
+  fs::remove(record_path(options_.ranks.rank));
   const int64_t bytes = Snapshot::bytes_of(tensors);
   if (bytes > options_.max_snapshot_bytes) {
-    std::promise<Part> written;
-    written.set_value(write_part(path, {tensors.begin(), tensors.end()}, ctx));
+    write_part(path, {tensors.begin(), tensors.end()}, ctx);
+    std::promise<void> written;
+    written.set_value();
     writing_ = written.get_future();
     return;
   }
@@ -259,7 +268,7 @@ void CheckpointFolder::begin(std::span<const NamedTensor> tensors, Context& ctx)
   writing_ = std::async(std::launch::async, [path, copies = std::move(snapshot)]() mutable {
     Context host({.threads = 1, .scratch_bytes = 0});
     const std::unique_ptr<Snapshot> own = std::move(copies);  // goes with the thread, not with its result
-    return write_part(path, own->tensors, host);
+    write_part(path, own->tensors, host);
   });
 }
 
@@ -269,38 +278,42 @@ void CheckpointFolder::write(int64_t steps_done, std::span<const NamedTensor> te
   CHECK(whole_.empty() || steps_done > whole_.back(), "a checkpoint of step {} behind that of step {}", steps_done,
         whole_.back());
   step_ = steps_done, metadata_ = metadata;
+  is_published_ = options_.ranks.rank != 0;
   try {
     begin(tensors, ctx);
-  } catch (const std::exception&) {  // the other ranks are to know: it is thrown where they are told
-    std::promise<Part> failed;
+  } catch (const std::exception&) {  // thrown where those of the thread are
+    std::promise<void> failed;
     failed.set_exception(std::current_exception());
     writing_ = failed.get_future();
   }
 }
 
-std::vector<CheckpointFolder::Part> CheckpointFolder::gather_parts() {
-  json mine;
-  try {
-    const Part part = writing_.get();
-    mine = {{"bytes", part.bytes}, {"sha256", part.sha256}};
-  } catch (const std::exception& e) {
-    mine = {{"error", e.what()}};
-  }
-  std::vector<Part> parts;
-  for (const std::string& text : exchange(mine.dump(-1, ' ', false, json::error_handler_t::replace))) {
-    const json part = json::parse(text);
-    if (part.contains("error")) throw failure_of(parts.size(), part["error"]);
-    parts.push_back({part.at("bytes"), part.at("sha256")});
-  }
-  return parts;
+fs::path CheckpointFolder::record_path(int rank) const {
+  return step_path(step_) / record_name(static_cast<size_t>(rank));
 }
 
-void CheckpointFolder::write_manifest(const std::vector<Part>& parts) const {
+/// Ranks whose part is not on disk, as far as this one sees.
+std::vector<int> CheckpointFolder::missing_records() const {
+  std::vector<int> missing;
+  for (int r = 0; r < options_.ranks.ranks; ++r)
+    if (!fs::exists(record_path(r))) missing.push_back(r);
+  return missing;
+}
+
+/// The manifest, from the records of all parts; then what it makes superfluous goes.
+void CheckpointFolder::publish() {
+  is_published_ = true;  // whatever comes: a failure is told once
   json manifest{{"steps_done", step_}, {"metadata", metadata_}, {"parts", json::array()}};
-  for (size_t i = 0; i < parts.size(); ++i)
-    manifest["parts"].push_back({{"file", part_name(i)}, {"bytes", parts[i].bytes}, {"sha256", parts[i].sha256}});
-  manifest["sha256"] = digest_bytes(manifest.dump());
-  write_file_atomically(step_path(step_) / kManifest, manifest.dump(2) + "\n");
+  for (int r = 0; r < options_.ranks.ranks; ++r)
+    manifest["parts"].push_back(
+        parse_json(read_text_file(record_path(r), kMaxManifestBytes), record_path(r).string(), 2));
+  const auto text_of = [&](int indent) { return manifest.dump(indent, ' ', false, json::error_handler_t::replace); };
+  manifest["sha256"] = digest_bytes(text_of(-1));
+  write_file_atomically(step_path(step_) / kManifest, text_of(2) + "\n");
+  whole_.push_back(step_);
+  if (whole_.size() > kKept) whole_.erase(whole_.begin());
+  for (int r = 0; r < options_.ranks.ranks; ++r) fs::remove(record_path(r));
+  remove_others();
 }
 
 void CheckpointFolder::remove_others() const {
@@ -308,28 +321,36 @@ void CheckpointFolder::remove_others() const {
     if (std::find(whole_.begin(), whole_.end(), step) == whole_.end()) remove_step(step_path(step));
 }
 
+/// Waits for this rank's part.
+void CheckpointFolder::join() try {
+  if (writing_.valid()) writing_.get();
+} catch (const std::exception& e) {
+  is_published_ = true;  // a failure is told once
+  throw Error(e.what());
+}
+
 bool CheckpointFolder::poll() {
-  if (!writing_.valid()) return true;
-  const bool is_written = writing_.wait_for(std::chrono::seconds(0)) == std::future_status::ready;
-  for (const std::string& text : exchange(is_written ? "written" : ""))
-    if (text.empty()) return false;
-  finish();
+  if (writing_.valid() && writing_.wait_for(std::chrono::seconds(0)) != std::future_status::ready) return false;
+  join();
+  if (is_published_ || !missing_records().empty()) return is_published_;
+  publish();
   return true;
 }
 
 void CheckpointFolder::finish() {
-  if (!writing_.valid()) return;
-  const std::vector<Part> parts = gather_parts();
-  from_rank_0([&] {
-    write_manifest(parts);
-    return "";
-  });
-  whole_.push_back(step_);
-  if (whole_.size() > kKept) whole_.erase(whole_.begin());
-  from_rank_0([&] {
-    remove_others();
-    return "";
-  });
+  join();
+  if (is_published_) return;
+  const auto start = std::chrono::steady_clock::now();
+  while (true) {
+    const std::vector<int> missing = missing_records();
+    if (missing.empty()) break;
+    const std::chrono::duration<double> waited = std::chrono::steady_clock::now() - start;
+    if (waited.count() > options_.patience_s)
+      throw Error(fmt::format("{}: no part of rank {} after {:.0f} s", step_path(step_).string(), missing.front(),
+                              waited.count()));
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  }
+  publish();
 }
 
 }  // namespace tangram

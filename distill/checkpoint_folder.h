@@ -13,11 +13,10 @@
 
 namespace tangram {
 
-/// The processes that train together. Each calls the functions of its CheckpointFolder at the same places of its run.
+/// The processes that train together, which see the same folder.
 struct CheckpointRanks {
   int rank = 0, ranks = 1;
-  /// A collective: every rank's text, in order of ranks. Needed with more than one rank; called from the thread that
-  /// calls the folder, never from the one that writes.
+  /// A collective: every rank's text, in order of ranks. Needed with more than one rank, by `newest` alone.
   std::function<std::vector<std::string>(const std::string& mine)> exchange = {};
 };
 
@@ -26,6 +25,7 @@ struct CheckpointOptions {
   /// Host memory for a copy of the state, from `write` until the part is on disk. A state that takes more is written
   /// before `write` returns.
   int64_t max_snapshot_bytes = INT64_MAX;
+  double patience_s = 3600;  ///< that `finish` waits for the part of another rank
 };
 
 /// A checkpoint that is whole: every part has the size and SHA-256 that its manifest names.
@@ -49,19 +49,17 @@ struct Checkpoint {
 /// older one goes when a newer one has its manifest: on the disk are at most three. The same state gives the same
 /// bytes.
 ///
-/// A write has two halves, since its thread cannot take part in collectives. `write` copies the state and begins;
-/// `poll`, which every rank calls before every `write` and as often as it likes, exchanges whether all parts are on
-/// disk, and on the first call at which they are, the same one on all ranks, rank 0 writes the manifest. It exchanges
-/// nothing while nothing is being written. All ranks see the same folder.
+/// Ranks need not write at the same time, and none waits for another: each leaves a record of its part beside it when
+/// that is on disk, and rank 0 writes the manifest, at the first `poll` at which all records are there.
 class CheckpointFolder {
  public:
   explicit CheckpointFolder(const std::filesystem::path& path, const CheckpointOptions& options = {});
   /// Waits for the thread. What has no manifest yet gets none.
   ~CheckpointFolder() = default;
 
-  /// The newest whole checkpoint; none if there is none at all. Ranks share the work of verifying. Removes what killed
-  /// writes have left. Throws Error (bad_input) naming all of them if there are some and all are damaged: hours of work
-  /// do not begin again unasked.
+  /// The newest whole checkpoint; none if there is none at all. All ranks call it together, before they write, and
+  /// share the work of verifying. Removes what killed writes have left. Throws Error (bad_input) naming all of them if
+  /// there are some and all are damaged: hours of work do not begin again unasked.
   std::optional<Checkpoint> newest();
 
   /// Begins to write this rank's part of the state after `steps_done` steps, which are more than those of any whole
@@ -69,36 +67,33 @@ class CheckpointFolder {
   /// `metadata` is rank 0's. Waits for an earlier write.
   void write(int64_t steps_done, std::span<const NamedTensor> tensors,
              const std::map<std::string, std::string>& metadata, Context& ctx);
-  /// Whether nothing is being written: what was begun is whole. What went wrong on any rank is thrown as an Error on
-  /// all of them, here and in `finish`; the older checkpoints then stay.
+  /// Whether nothing is being written: on rank 0, what was begun is whole; on others, their part of it is on disk. What
+  /// went wrong is thrown as an Error here and in `finish`; the older checkpoints then stay.
   bool poll();
-  /// Waits until what was begun is whole.
+  /// Waits for that.
   void finish();
 
  private:
-  struct Part {
-    int64_t bytes = 0;
-    std::string sha256;
-  };
-
   std::vector<std::string> exchange(const std::string& mine) const;
-  Error failure_of(size_t rank, const std::string& what) const;
   std::string from_rank_0(const std::function<std::string()>& work) const;
   std::filesystem::path step_path(int64_t steps_done) const;
   std::vector<int64_t> steps() const;
   void remove_leftovers() const;
   Checkpoint open(int64_t steps_done) const;
   void begin(std::span<const NamedTensor> tensors, Context& ctx);
-  static Part write_part(const std::filesystem::path& path, std::vector<NamedTensor> tensors, Context& ctx);
-  std::vector<Part> gather_parts();
-  void write_manifest(const std::vector<Part>& parts) const;
+  static void write_part(const std::filesystem::path& path, std::vector<NamedTensor> tensors, Context& ctx);
+  std::filesystem::path record_path(int rank) const;
+  std::vector<int> missing_records() const;
+  void join();
+  void publish();
   void remove_others() const;
 
   std::filesystem::path path_;
   CheckpointOptions options_;
-  std::future<Part> writing_;                    // of this rank; not valid: nothing is being written
+  std::future<void> writing_;                    // of this rank; not valid: nothing is being written
   int64_t step_ = 0;                             // that is being written
   std::map<std::string, std::string> metadata_;  // of it
+  bool is_published_ = true;                     // its manifest stands, as far as this rank has to know
   std::vector<int64_t> whole_;                   // steps of the newest that are known to be whole, ascending
 };
 

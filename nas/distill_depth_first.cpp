@@ -73,10 +73,9 @@ class DepthFirstStage {
     for (int64_t l = 0; l < layer_count(); ++l) {
       const std::vector<size_t> places = places_of(l);
       const SafeTensors file = read_safetensors(curve_path(l));
-      const Tensor losses = file.at(kCurveName, run_.steps, std::ssize(places));
-      for (size_t s = 0; s < steps; ++s)
-        for (size_t i = 0; i < places.size(); ++i)
-          curve.values[s * columns + places[i]] = losses.row<float>(static_cast<int64_t>(s))[i];
+      const Tensor losses = file.at(kCurveName, std::ssize(places), run_.steps);
+      for (size_t i = 0; i < places.size(); ++i)
+        std::copy_n(losses.row<float>(static_cast<int64_t>(i)), steps, curve.values.data() + places[i] * steps);
     }
     write_curve(in_.run_dir / "distill.csv", curve);
   }
@@ -156,7 +155,7 @@ class DepthFirstStage {
               [&] { students.start(load_statistics(statistics_path(in_.run_dir, layer), run_.teacher.config)); });
     for (const size_t place : students.places())
       save_entry(library_dir(in_.run_dir), students.entry(place), run_.teacher.config);
-    const NamedTensor losses{kCurveName, view_of(curve.values.data(), run_.steps, std::ssize(curve.columns))};
+    const NamedTensor losses{kCurveName, view_of(curve.values.data(), std::ssize(curve.columns), run_.steps)};
     write_safetensors(curve_path(layer), std::span(&losses, 1));
     fs::remove_all(checkpoints);
     for (int64_t l = 1; l <= layer; ++l)
@@ -183,7 +182,7 @@ class DepthFirstStage {
                   .resume = [&](int64_t steps_done) { layer.resume(steps_done); },
                   .before_checkpoint = [&] { layer.flush(); },
                   .step =
-                      [&](int64_t step) {
+                      [&](int64_t step, bool) {
                         layer.step(batches_of_step(tokens_, training_, in_.config.seed, step));
                         return layer.losses();
                       },

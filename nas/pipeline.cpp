@@ -118,7 +118,9 @@ class PipelineRun {
     };
     if (stage.on_ranks) {
       world_.set_label(std::string(stage.name));
-      return run(world_);
+      std::vector<std::filesystem::path> written = run(world_);
+      world_.barrier();  // all of it
+      return written;
     }
     std::vector<std::filesystem::path> outputs;
     answer_of_leader(world_, [&] {

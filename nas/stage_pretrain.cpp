@@ -44,7 +44,7 @@ std::vector<std::filesystem::path> run_pretrain(const StageInput& in) {
                 .state = [&] { return trainer.state(); },
                 .resume = [&](int64_t steps_done) { trainer.resume(steps_done); },
                 .step =
-                    [&](int64_t step) {
+                    [&](int64_t step, bool) {
                       const GkdLosses l = trainer.step(batches_of_step(tokens, training, in.config.seed, step));
                       return std::vector<float>{float(l.cross_entropy), float(l.gradient_norm)};
                     },

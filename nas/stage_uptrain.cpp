@@ -37,7 +37,7 @@ void uptrain_student(const StageInput& in, const Model& teacher, const ChosenArc
        .state = [&] { return trainer.state(); },
        .resume = [&](int64_t steps_done) { trainer.resume(steps_done); },
        .step =
-           [&](int64_t step) {
+           [&](int64_t step, bool) {
              // Other sequences first than distillation saw first.
              const GkdLosses l = trainer.step(batches_of_step(tokens, training, in.config.seed + 1, step));
              return std::vector<float>{float(l.cosine), float(l.kl), float(l.cross_entropy), float(l.gradient_norm)};

@@ -1,5 +1,5 @@
 // Oracles: the tensors that were written; sha256sum of coreutils for digests; the folder's own listing at the moments
-// when a process may be killed, which the exchange between ranks shows; the same state on another number of ranks.
+// when a process may be killed; the same state on another number of ranks.
 
 #include "distill/checkpoint_folder.h"
 
@@ -312,8 +312,7 @@ TEST_F(CheckpointFolderTest, AFailureOfTheThreadComesOutAndCostsNoCheckpoint) {
 class Ranks {
  public:
   explicit Ranks(int count) : count_(count) {}
-  /// What each exchange looks at, on the last rank that arrives; all others wait.
-  std::function<void()> at_exchange = [] {};
+  double patience_s = 60;
 
   std::vector<std::string> exchange(int rank, const std::string& mine) {
     std::unique_lock lock(mutex_);
@@ -321,8 +320,7 @@ class Ranks {
     texts_[static_cast<size_t>(rank)] = mine;
     const int64_t round = round_;
     if (++arrived_ == count_) {
-      at_exchange();
-      ++exchanges, ++round_, arrived_ = 0;
+      ++round_, arrived_ = 0;
       result_ = texts_;
       changed_.notify_all();
     }
@@ -336,15 +334,13 @@ class Ranks {
     std::vector<std::thread> threads;
     for (int r = 0; r < count_; ++r)
       threads.emplace_back([&, r] {
-        CheckpointFolder mine(folder,
-                              {.ranks = {r, count_, [this, r](const auto& text) { return exchange(r, text); }}});
+        CheckpointFolder mine(folder, {.ranks = {r, count_, [this, r](const auto& text) { return exchange(r, text); }},
+                                       .patience_s = patience_s});
         messages[static_cast<size_t>(r)] = message_of([&] { work(r, mine); });
       });
     for (std::thread& thread : threads) thread.join();
     return messages;
   }
-
-  int64_t exchanges = 0;
 
  private:
   const int count_;
@@ -398,72 +394,66 @@ TEST_F(CheckpointRanksTest, AllFallBackWhereOneFindsDamage) {
   }
 }
 
-TEST_F(CheckpointRanksTest, AFailureOfOneIsThrownOnAll) {
+TEST_F(CheckpointRanksTest, WithoutThePartOfOneThereIsNoCheckpoint) {
   write_on(3, 1);
-  const auto messages = Ranks(3).run(folder, [&](int rank, CheckpointFolder& checkpoints) {
+  Ranks ranks(3);
+  ranks.patience_s = 0.2;
+  const auto messages = ranks.run(folder, [&](int rank, CheckpointFolder& checkpoints) {
     Context own_context;
     checkpoints.newest();
     const State state(2);
     std::vector<NamedTensor> tensors = state.of(rank, 3);
     if (rank == 1) tensors.push_back(tensors[0]);
     checkpoints.write(2, tensors, {}, own_context);
-    while (!checkpoints.poll()) std::this_thread::yield();
+    checkpoints.finish();
   });
-  EXPECT_THAT(messages, testing::Each(AllOf(HasSubstr("rank 1: "), HasSubstr("two tensors are called 'layer.1"))));
-  const auto again = write_on(3, 3);
-  EXPECT_THAT(again, testing::Each(""));
+  EXPECT_THAT(messages, ElementsAre(HasSubstr("step-2: no part of rank 1 after 0 s"),
+                                    HasSubstr("two tensors are called 'layer.1"), ""));
+  EXPECT_THAT(write_on(3, 3), testing::Each(""));
   EXPECT_THAT(names_in(folder), UnorderedElementsAre("step-1", "step-3"));
 }
 
-TEST_F(CheckpointRanksTest, ARankWhoseManifestFailsTellsTheOthers) {
-  write_on(2, 1);
-  const auto messages = Ranks(2).run(folder, [&](int rank, CheckpointFolder& checkpoints) {
-    Context own_context;
-    checkpoints.newest();
-    checkpoints.write(2, State(2).of(rank, 2), {{"text", "\xff"}}, own_context);  // which is no UTF-8
-    checkpoints.finish();
-  });
-  EXPECT_THAT(messages, testing::Each(HasSubstr("rank 0: ")));
-  expect_newest(1);
-}
-
-// Every exchange is a moment at which all ranks stand still: whatever is killed then, this is what a reader finds.
-TEST_F(CheckpointRanksTest, ThereIsAWholeCheckpointAtEveryMoment) {
+// Whatever is killed between these calls, this is what a reader finds.
+TEST_F(CheckpointRanksTest, RanksWriteWhenTheyGetThereAndTheLastMakesItWhole) {
   write_on(2, 1), write_on(2, 2);
-  Ranks ranks(2);
-  std::vector<int64_t> seen;
-  ranks.at_exchange = [&] {
+  const auto folder_of = [&](int rank) {
+    return CheckpointFolder(folder, {.ranks = {rank, 2, [](const std::string& mine) { return std::vector(2, mine); }}});
+  };
+  const auto newest_of_a_copy = [&] {
     const fs::path copy = own.path / "copy";
     fs::remove_all(copy);
     fs::copy(folder, copy, fs::copy_options::recursive);
     const std::optional<Checkpoint> newest = CheckpointFolder(copy).newest();
-    ASSERT_TRUE(newest);
-    ASSERT_TRUE(newest->passed_over.empty()) << newest->passed_over[0];
-    seen.push_back(newest->steps_done);
-    int64_t whole = 0;
-    for (const std::string& step : names_in(folder)) whole += fs::exists(folder / step / kManifest);
-    EXPECT_GE(whole, 2) << "the older ones go when the newer is there";
-    EXPECT_LE(whole, 3);
+    EXPECT_TRUE(newest->passed_over.empty());
+    return newest->steps_done;
   };
-  const auto messages = ranks.run(folder, [&](int rank, CheckpointFolder& checkpoints) {
-    Context own_context;
-    checkpoints.newest();
-    for (const int64_t step : {3, 4}) {
-      checkpoints.write(step, State(step).of(rank, 2), {}, own_context);
-      checkpoints.finish();
-    }
-  });
-  EXPECT_THAT(messages, testing::Each(""));
-  // The list, its check; then parts, manifest, removal of each.
-  EXPECT_THAT(seen, ElementsAre(2, 2, 2, 3, 3, 3, 4, 4));
+  Context own_context;
+  CheckpointFolder first = folder_of(0), second = folder_of(1);
+  first.newest();
+  for (const int64_t step : {3, 4}) {
+    const State state(step);
+    first.write(step, state.of(0, 2), {}, own_context);
+    for (int i = 0; i < 100; ++i) EXPECT_FALSE(first.poll());
+    EXPECT_EQ(newest_of_a_copy(), step - 1);
+    second.write(step, state.of(1, 2), {}, own_context);
+    second.finish();
+    EXPECT_EQ(newest_of_a_copy(), step - 1);
+    EXPECT_EQ(names_in(folder).size(), 3u) << "the older ones go when the newer is there";
+    EXPECT_TRUE(first.poll());
+    EXPECT_EQ(newest_of_a_copy(), step);
+    EXPECT_EQ(names_in(folder).size(), 2u);
+    EXPECT_THAT(names_in(folder / fmt::format("step-{}", step)),
+                UnorderedElementsAre("manifest.json", "part-0.safetensors", "part-1.safetensors"));
+  }
 }
 
-TEST_F(CheckpointRanksTest, PollingWithoutAWriteCostsNothing) {
-  Ranks ranks(2);
-  ranks.run(folder, [](int, CheckpointFolder& checkpoints) {
-    for (int i = 0; i < 10; ++i) EXPECT_TRUE(checkpoints.poll());
-  });
-  EXPECT_EQ(ranks.exchanges, 0);
+// A record that a killed write has left must not stand for a part that is written again.
+TEST_F(CheckpointRanksTest, OldRecordsGoBeforeAnythingIsWritten) {
+  write_on(2, 1), write_on(2, 2);
+  write_file_atomically(folder / "step-2/part-1.json", "{}");
+  Ranks(2).run(folder, [&](int, CheckpointFolder& checkpoints) { checkpoints.newest(); });
+  EXPECT_THAT(names_in(folder / "step-2"),
+              UnorderedElementsAre("manifest.json", "part-0.safetensors", "part-1.safetensors"));
 }
 
 }  // namespace
