@@ -20,6 +20,7 @@ constexpr std::string_view kStep = "step-";
 constexpr int64_t kMaxManifestBytes = int64_t{1} << 26;
 constexpr int64_t kPieceBytes = int64_t{8} << 20;  // of a tensor, between memory, digest and file
 constexpr size_t kKept = 2;
+constexpr std::chrono::seconds kSignOfLife{1};
 
 std::string part_name(size_t rank) { return fmt::format("part-{}.safetensors", rank); }
 
@@ -100,6 +101,11 @@ void Checkpoint::read(std::span<const NamedTensor> tensors, Context& ctx) const 
   }
 }
 
+CheckpointRanks ranks_of(const Communicator& world) {
+  if (world.size() == 1) return {};
+  return {world.rank(), world.size(), [group = world](const std::string& mine) mutable { return group.gather(mine); }};
+}
+
 CheckpointFolder::CheckpointFolder(const fs::path& path, const CheckpointOptions& options)
     : path_(path), options_(options) {
   const CheckpointRanks& r = options_.ranks;
@@ -131,6 +137,14 @@ std::string CheckpointFolder::from_rank_0(const std::function<std::string()>& wo
   CHECK(!text.empty(), "rank 0 exchanged nothing");
   if (text[0] != kAnswer) throw failure_of(0, text.substr(1));
   return text.substr(1);
+}
+
+/// Whether the work of every rank is done, with some waiting for one's own.
+template <class T>
+bool CheckpointFolder::all_ready(const std::future<T>& work, std::chrono::milliseconds patience) const {
+  const bool is_ready = work.wait_for(patience) == std::future_status::ready;
+  const std::vector<std::string> states = exchange(is_ready ? "ready" : "");
+  return std::none_of(states.begin(), states.end(), [](const std::string& state) { return state.empty(); });
 }
 
 fs::path CheckpointFolder::step_path(int64_t steps_done) const {
@@ -182,6 +196,21 @@ Checkpoint CheckpointFolder::open(int64_t steps_done) const {
   return checkpoint;
 }
 
+/// The first problem that any rank finds; none: it is whole.
+std::string CheckpointFolder::open_together(Checkpoint& checkpoint, int64_t steps_done) const {
+  std::future<Checkpoint> opened = std::async(std::launch::async, [&] { return open(steps_done); });
+  while (!all_ready(opened, kSignOfLife)) continue;
+  std::string mine;
+  try {
+    checkpoint = opened.get();
+  } catch (const std::exception& e) {
+    mine = e.what();
+  }
+  for (std::string& problem : exchange(mine))
+    if (!problem.empty()) return std::move(problem);
+  return "";
+}
+
 std::optional<Checkpoint> CheckpointFolder::newest() {
   // One rank's list: a shared file system may show others what was there a minute ago.
   const std::string list = from_rank_0([&] {
@@ -192,20 +221,13 @@ std::optional<Checkpoint> CheckpointFolder::newest() {
   const auto found = json::parse(list).get<std::vector<int64_t>>();
   for (auto step = found.rbegin(); step != found.rend(); ++step) {
     Checkpoint checkpoint;
-    std::string problem;
-    try {
-      checkpoint = open(*step);
-    } catch (const std::exception& e) {
-      problem = e.what();
+    if (const std::string problem = open_together(checkpoint, *step); !problem.empty()) {
+      damaged.push_back(problem);
+      continue;
     }
-    const std::vector<std::string> problems = exchange(problem);
-    const auto first = std::find_if(problems.begin(), problems.end(), [](const auto& p) { return !p.empty(); });
-    if (first == problems.end()) {
-      checkpoint.passed_over = std::move(damaged);
-      whole_ = {*step};
-      return checkpoint;
-    }
-    damaged.push_back(*first);
+    checkpoint.passed_over = std::move(damaged);
+    whole_ = {*step};
+    return checkpoint;
   }
   if (damaged.empty()) return {};
   std::string all;
@@ -309,16 +331,17 @@ void CheckpointFolder::remove_others() const {
 }
 
 bool CheckpointFolder::poll() {
-  if (!writing_.valid()) return true;
-  const bool is_written = writing_.wait_for(std::chrono::seconds(0)) == std::future_status::ready;
-  for (const std::string& text : exchange(is_written ? "written" : ""))
-    if (text.empty()) return false;
-  finish();
-  return true;
+  if (writing_.valid() && all_ready(writing_, std::chrono::seconds(0))) publish();
+  return !writing_.valid();
 }
 
 void CheckpointFolder::finish() {
   if (!writing_.valid()) return;
+  while (!all_ready(writing_, kSignOfLife)) continue;
+  publish();
+}
+
+void CheckpointFolder::publish() {
   const std::vector<Part> parts = gather_parts();
   from_rank_0([&] {
     write_manifest(parts);

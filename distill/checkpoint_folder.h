@@ -1,4 +1,5 @@
 #pragma once
+#include <chrono>
 #include <filesystem>
 #include <functional>
 #include <future>
@@ -10,6 +11,7 @@
 
 #include "blocks/model.h"
 #include "blocks/safetensors.h"
+#include "kernels/communicator.h"
 
 namespace tangram {
 
@@ -20,6 +22,7 @@ struct CheckpointRanks {
   /// calls the folder, never from the one that writes.
   std::function<std::vector<std::string>(const std::string& mine)> exchange = {};
 };
+CheckpointRanks ranks_of(const Communicator& world);
 
 struct CheckpointOptions {
   CheckpointRanks ranks = {};
@@ -52,7 +55,8 @@ struct Checkpoint {
 /// A write has two halves, since its thread cannot take part in collectives. `write` copies the state and begins;
 /// `poll`, which every rank calls before every `write` and as often as it likes, exchanges whether all parts are on
 /// disk, and on the first call at which they are, the same one on all ranks, rank 0 writes the manifest. It exchanges
-/// nothing while nothing is being written. All ranks see the same folder.
+/// nothing while nothing is being written. Where ranks wait for files, they exchange every second that they live: only
+/// a dead one is a timeout. All ranks see the same folder.
 class CheckpointFolder {
  public:
   explicit CheckpointFolder(const std::filesystem::path& path, const CheckpointOptions& options = {});
@@ -85,14 +89,18 @@ class CheckpointFolder {
   Error failure_of(size_t rank, const std::string& what) const;
   std::string from_rank_0(const std::function<std::string()>& work) const;
   std::filesystem::path step_path(int64_t steps_done) const;
+  template <class T>
+  bool all_ready(const std::future<T>& work, std::chrono::milliseconds patience) const;
   std::vector<int64_t> steps() const;
   void remove_leftovers() const;
   Checkpoint open(int64_t steps_done) const;
+  std::string open_together(Checkpoint& checkpoint, int64_t steps_done) const;
   void begin(std::span<const NamedTensor> tensors, Context& ctx);
   static Part write_part(const std::filesystem::path& path, std::vector<NamedTensor> tensors, Context& ctx);
   std::vector<Part> gather_parts();
   void write_manifest(const std::vector<Part>& parts) const;
   void remove_others() const;
+  void publish();
 
   std::filesystem::path path_;
   CheckpointOptions options_;
