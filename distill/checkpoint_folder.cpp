@@ -21,6 +21,7 @@ constexpr std::string_view kStep = "step-";
 constexpr int64_t kMaxManifestBytes = int64_t{1} << 26;
 constexpr int64_t kPieceBytes = int64_t{8} << 20;  // of a tensor, between memory, digest and file
 constexpr size_t kKept = 2;
+constexpr std::chrono::seconds kSignOfLife{1};
 
 constexpr std::string_view kRecordEnd = ".json";
 
@@ -102,6 +103,11 @@ void Checkpoint::read(std::span<const NamedTensor> tensors, Context& ctx) const 
                       name_of(t.tensor.dtype));
     transfer(t.tensor, from, ctx);
   }
+}
+
+CheckpointRanks ranks_of(const Communicator& world) {
+  if (world.size() == 1) return {};
+  return {world.rank(), world.size(), [group = world](const std::string& mine) mutable { return group.gather(mine); }};
 }
 
 CheckpointFolder::CheckpointFolder(const fs::path& path, const CheckpointOptions& options)
@@ -189,6 +195,27 @@ Checkpoint CheckpointFolder::open(int64_t steps_done) const {
   return checkpoint;
 }
 
+/// The first problem that any rank finds; none: it is whole. Verifying may take long: ranks tell each other meanwhile
+/// that they live.
+std::string CheckpointFolder::open_together(Checkpoint& checkpoint, int64_t steps_done) const {
+  std::future<Checkpoint> opened = std::async(std::launch::async, [&] { return open(steps_done); });
+  const auto all_ready = [&] {
+    const bool is_ready = opened.wait_for(kSignOfLife) == std::future_status::ready;
+    const std::vector<std::string> states = exchange(is_ready ? "ready" : "");
+    return std::none_of(states.begin(), states.end(), [](const std::string& state) { return state.empty(); });
+  };
+  while (!all_ready()) continue;
+  std::string mine;
+  try {
+    checkpoint = opened.get();
+  } catch (const std::exception& e) {
+    mine = e.what();
+  }
+  for (std::string& problem : exchange(mine))
+    if (!problem.empty()) return std::move(problem);
+  return "";
+}
+
 std::optional<Checkpoint> CheckpointFolder::newest() {
   // One rank's list: a shared file system may show others what was there a minute ago.
   const std::string list = from_rank_0([&] {
@@ -199,20 +226,13 @@ std::optional<Checkpoint> CheckpointFolder::newest() {
   const auto found = json::parse(list).get<std::vector<int64_t>>();
   for (auto step = found.rbegin(); step != found.rend(); ++step) {
     Checkpoint checkpoint;
-    std::string problem;
-    try {
-      checkpoint = open(*step);
-    } catch (const std::exception& e) {
-      problem = e.what();
+    if (const std::string problem = open_together(checkpoint, *step); !problem.empty()) {
+      damaged.push_back(problem);
+      continue;
     }
-    const std::vector<std::string> problems = exchange(problem);
-    const auto first = std::find_if(problems.begin(), problems.end(), [](const auto& p) { return !p.empty(); });
-    if (first == problems.end()) {
-      checkpoint.passed_over = std::move(damaged);
-      whole_ = {*step};
-      return checkpoint;
-    }
-    damaged.push_back(*first);
+    checkpoint.passed_over = std::move(damaged);
+    whole_ = {*step};
+    return checkpoint;
   }
   if (damaged.empty()) return {};
   std::string all;

@@ -10,6 +10,7 @@
 
 #include "blocks/model.h"
 #include "blocks/safetensors.h"
+#include "kernels/communicator.h"
 
 namespace tangram {
 
@@ -19,6 +20,7 @@ struct CheckpointRanks {
   /// A collective: every rank's text, in order of ranks. Needed with more than one rank, by `newest` alone.
   std::function<std::vector<std::string>(const std::string& mine)> exchange = {};
 };
+CheckpointRanks ranks_of(const Communicator& world);
 
 struct CheckpointOptions {
   CheckpointRanks ranks = {};
@@ -80,6 +82,7 @@ class CheckpointFolder {
   std::vector<int64_t> steps() const;
   void remove_leftovers() const;
   Checkpoint open(int64_t steps_done) const;
+  std::string open_together(Checkpoint& checkpoint, int64_t steps_done) const;
   void begin(std::span<const NamedTensor> tensors, Context& ctx);
   static void write_part(const std::filesystem::path& path, std::vector<NamedTensor> tensors, Context& ctx);
   std::filesystem::path record_path(int rank) const;

@@ -12,8 +12,7 @@
 namespace tangram {
 namespace {
 
-// Messages of the leader to the other ranks, and back.
-enum Tag : int { kOrderTag = 200, kCurveTag };
+constexpr int kOrderTag = 200;
 
 /// What all ranks do behind a step.
 enum class Order : char { go_on = 'g', checkpoint = 'c' };
@@ -104,9 +103,10 @@ class Loop {
     const std::chrono::duration<double> since = Clock::now() - last_checkpoint_;
     const bool is_due = folder_.poll() && since.count() >= run_.checkpoint_seconds;
     const Order order = is_due ? Order::checkpoint : Order::go_on;
-    orders_.clear();  // of the step before: they have long arrived
+    std::vector<Pending> orders;
     for (int r = 1; r < ranks(); ++r)
-      orders_.push_back(run_.world->send(std::string(1, static_cast<char>(order)), r, kOrderTag));
+      orders.push_back(run_.world->send(std::string(1, static_cast<char>(order)), r, kOrderTag));
+    for (Pending& sent : orders) sent.wait();
     return order;
   }
 
@@ -133,7 +133,6 @@ class Loop {
   Console& console_;
   Context& ctx_;
   CheckpointFolder folder_;
-  std::vector<Pending> orders_;
   Clock::time_point last_checkpoint_;
 };
 
