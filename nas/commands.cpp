@@ -216,6 +216,14 @@ void run_checked(const std::vector<std::string>& arguments, std::span<const Stag
   CommandLine line;
   line.app.set_version_flag("--version", version_text());
   line.app.require_subcommand(1);
+  line.app.footer(
+      "Exit codes:\n"
+      "  0  done\n"
+      "  1  failed: a full disk, a lost file, a process that does not answer\n"
+      "  2  bad usage or input; the message says what to change\n"
+      "  3  the limits cannot be met; the message says which, and what could be\n"
+      " 75  interrupted by SIGUSR1, SIGTERM or SIGINT in good order: run it again to go on\n"
+      "128 + n  killed by signal n");
   add_verbs(line, arguments, stages, model_verbs);
   check_verb(arguments, line);
   try {
