@@ -54,7 +54,7 @@ after_failure() {
     count=$((${count:-0} + 1))
     [ "$count" -le "$most_restarts" ] || { say "$stage was killed $count times; the chain ends here"; exit "$code"; }
     scontrol update "JobId=$SLURM_JOB_ID" "Comment=killed $count"
-    requeue "a process of $stage was killed (exit code $code), for the $count. time"
+    requeue "a process of $stage was killed (exit code $code; time $count of $most_restarts)"
   fi
   say "$stage has failed with exit code $code; the chain ends here"
   exit "$code"

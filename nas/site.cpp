@@ -190,7 +190,7 @@ std::string site_shell(const Site& site) {
     launcher = {"mpirun", "--bind-to", "none"};
   } else {
     // A step whose first process has gone ends within this time, also when that one was killed.
-    launcher = {"srun", site.launcher == Launcher::srun_pmix ? "--mpi=pmix" : "--mpi=pmi2", "--wait=20"};
+    launcher = {"srun", site.launcher == Launcher::srun_pmix ? "--mpi=pmix" : "--mpi=pmi2", "--wait=10"};
     launcher.push_back(fmt::format("--cpus-per-task={}", site.cpus_per_rank));
   }
   const Container& c = site.container;

@@ -324,7 +324,7 @@ void run_doctor(const std::string& folder, const VerbInput& in) {
     Communicator world = Communicator::world();
     leader = leads(world);
     try {
-      problems = examine(fs::absolute(folder).lexically_normal(), in, world);
+      problems = examine(fs::weakly_canonical(folder), in, world);
     } catch (const std::exception& e) {
       if (world.size() > 1) world.abort(e.what());  // the others wait for this one
       throw;

@@ -109,7 +109,7 @@ TEST_P(InterruptionTest, ASecondSignalKillsButForUsr1) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Signals, InterruptionTest, testing::Values(SIGUSR1, SIGTERM, SIGINT),
-                         [](const auto& info) { return std::string(sigabbrev_np(info.param)); });
+                         [](const auto& p) { return std::string(sigabbrev_np(p.param)); });
 
 }  // namespace
 }  // namespace tangram

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "blocks/file.h"
+#include "kernels/error.h"
 #include "nas/program.h"
 
 namespace tangram {
@@ -95,7 +96,7 @@ TEST_F(SiteTest, TheShellGetsEveryValueAsItIs) {
   site.network_interface = "ib0";
   EXPECT_EQ(
       evaluated(site, R"(printf '%s\n' "$TMPDIR" "$WORD" "$NCCL_SOCKET_IFNAME" "${launcher[@]}" "${#inside[@]}")"),
-      "module load cuda/13.0\n" + evil + "\n42\nib0\nsrun\n--mpi=pmix\n--wait=20\n--cpus-per-task=12\n" +
+      "module load cuda/13.0\n" + evil + "\n42\nib0\nsrun\n--mpi=pmix\n--wait=10\n--cpus-per-task=12\n" +
           "--container-image=" + evil + "\n--container-mounts=/data,/a b:/c\n0\n");
   site.container.kind = ContainerKind::apptainer;
   site.launcher = Launcher::mpirun;

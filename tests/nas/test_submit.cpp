@@ -74,7 +74,8 @@ TEST_F(SubmitTest, ChainsEveryJobToTheOneBefore) {
   for (size_t i = 0; i < calls.size(); ++i) {
     EXPECT_THAT(calls[i], HasSubstr(fmt::format("jobs/{}.sbatch {} --run-dir {} --set seed=7", names[i], config, run)));
     EXPECT_THAT(calls[i], HasSubstr("--kill-on-invalid-dep=yes"));
-    if (i > 0) EXPECT_THAT(calls[i], HasSubstr(fmt::format("--dependency=afterok:{} ", 100 + i)));
+    if (i == 0) continue;
+    EXPECT_THAT(calls[i], HasSubstr(fmt::format("--dependency=afterok:{} ", 100 + i)));
   }
   EXPECT_THAT(calls[0], testing::Not(HasSubstr("--dependency")));
   EXPECT_THAT(calls[1], HasSubstr("--nodes=3 --ntasks-per-node=2"));

@@ -10,6 +10,8 @@ check() { # NAME COMMAND...
   if "$@"; then echo "== $name: $((SECONDS - start)) s"; else failed+=("$name"); fi
 }
 check chain ./chain.sh
+check "jobs by hand" ./hand.sh
+check doctor ./doctor.sh
 for stage in distill score uptrain; do
   cases=(kill cancel usr1 node disk)
   [ "$stage" = score ] || cases+=(corrupt)  # a stage that has checkpoints

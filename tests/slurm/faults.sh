@@ -9,17 +9,18 @@
 #   disk      the run directory's disk is full: the chain ends; with space again, tangram submit goes on
 #   corrupt   the newest checkpoint is damaged while no job runs: the one before it takes its place
 set -uo pipefail
-TANGRAM_TEST_SETTINGS=${TANGRAM_TEST_SETTINGS:---set distill.tokens=122880 --set uptrain.tokens=122880}
 source "$(dirname "${BASH_SOURCE[0]}")/harness.sh"
 
 case=${1:?CASE: kill, cancel, usr1, node, disk or corrupt}
 stage=${2:-distill}
 trains=  # whether the stage has steps and checkpoints of its own
 [[ $stage != distill && $stage != uptrain ]] || trains=1
+[ -z "$trains" ] || settings=(--set "$stage.tokens=122880")  # time for something to happen
 
-wait_for_stage() { # until it is worth to disturb it
+wait_for_stage() { # CHECKPOINTS, of which the oldest is to be found again
   if [ -n "$trains" ]; then
     wait_for_checkpoint "$stage" "$1"
+    kept=$(checkpoints "$stage" | tail -n "$1" | head -n 1)
   else
     wait_until "begin of $stage" grep -qs "^$stage: not run yet" "$run"/logs/*.log
   fi
@@ -45,10 +46,18 @@ print_lost_steps() {
     / of [0-9.kM]+ tokens/ { split($0, part, /, | of /); step = int(number(part[2]) / tokens + 0.5) }
     /goes on after step/ {
       sub(/.*goes on after step /, ""); from = $1 + 0
-      printf "lost: %d steps (was at step %d or a little later, went on after step %d)\n", step > from ? step - from : 0, step, from
+      lost = step > from ? step - from : 0
+      printf("lost: %d steps (was at step %d or a little later, went on after step %d)\n", lost, step, from)
       resumed = 1
     }
     END { if (!resumed) print "lost: all steps, or none: it was not begun again" }'
+}
+
+# The last start went on after a step that was kept before the fault, or a later one.
+expect_resumed() {
+  local from
+  from=$(log_of_stage | sed -n 's/.*goes on after step \([0-9]*\) of.*/\1/p' | tail -n 1)
+  [ "${from:-0}" -ge "$kept" ] || fail "$stage went on after step ${from:-0}, and step $kept was kept"
 }
 
 expect_log() { log_of_stage | grep -q -- "$1" || fail "no '$1' in the log of $stage"; }
@@ -87,7 +96,7 @@ node)
   wait_for_stage 1
   scontrol update NodeName=n2 State=DOWN Reason=test
   sleep 2
-  scontrol update NodeName=n2 State=RESUME
+  scontrol update NodeName=n2 State=RESUME 2>/dev/null  # unless it has come back by itself
   wait_for_chain
   ;;
 disk)
@@ -115,6 +124,9 @@ corrupt)
 esac
 
 echo "fault $case in $stage: the chain took $((SECONDS - started)) s"
-if [ -n "$trains" ]; then print_lost_steps; fi
+if [ -n "$trains" ]; then
+  print_lost_steps
+  expect_resumed
+fi
 expect_same_results
 expect_nothing_repeated

@@ -10,7 +10,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
 tangram=$PWD/build/tangram
 config=$PWD/configs/tiny.yaml
-settings=(${TANGRAM_TEST_SETTINGS:-})  # such as --set distill.tokens=81920
+settings=()  # such as --set distill.tokens=81920
 nodes=3
 patience=300  # seconds for a chain
 
@@ -59,7 +59,7 @@ end_test() {
 reference() {
   local key
   key=$(cat "$tangram" "$config" <(echo "${settings[@]}") | sha256sum | cut -c 1-16)
-  reference=${TANGRAM_TEST_REFERENCE:-${TMPDIR:-/tmp}}/tangram-slurm-reference-$key
+  reference=${TANGRAM_TEST_REFERENCE:-${TMPDIR:-/tmp}}/tangram-slurm-reference-$key/run  # as deep as $run: paths are relative to it
   [ -e "$reference/report.txt" ] ||
     OMP_WAIT_POLICY=passive "$tangram" run "$config" "${settings[@]}" --run-dir "$reference" --quiet >/dev/null
 }
