@@ -17,13 +17,6 @@ std::vector<std::string> scenarios_of(const ScoreTable& table, const TableFronti
 
 }  // namespace
 
-Constraint parse_moved_limit(std::string_view text) {
-  if (text.empty() || text.find_first_of("<>=") != std::string_view::npos)
-    throw bad_input("a frontier over '{}': write the quantity alone, such as memory or chat.latency", text);
-  const Constraint parsed = parse_constraint(std::string(text) + "=1x");
-  return moved_limit(parsed.quantity, parsed.scenario);
-}
-
 Table frontier_table(const ScoreTable& table, const TableFrontier& traced, const std::string& metric) {
   const TableMetric& m = table.metrics[metric_index(table, metric)];
   const bool has_choice = traced.choices.size() > 1;

@@ -5,10 +5,6 @@
 
 namespace tangram {
 
-/// The quantity whose limit moves, as command line and config spell it: `memory`, `chat.latency`. Throws Error
-/// (bad_input) naming the nearest known one.
-Constraint parse_moved_limit(std::string_view text);
-
 /// A frontier as a table for people: each limit, the metric and every limited figure of its student, the batch size
 /// where that is free, and whether it is proven best.
 Table frontier_table(const ScoreTable& table, const TableFrontier& traced, const std::string& metric);
