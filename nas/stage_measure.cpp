@@ -4,9 +4,11 @@
 #include <map>
 
 #include "kernels/cuda_devices.h"
+#include "nas/evaluation_file.h"
 #include "nas/hardware_file.h"
 #include "nas/run_files.h"
 #include "nas/stages.h"
+#include "puzzle/quiet_timer.h"
 #include "puzzle/table_costs.h"
 
 namespace tangram {
@@ -17,8 +19,14 @@ bool is_known(const ScenarioCosts& costs) { return !std::isnan(costs.prefill_sec
 /// Measures one scenario, and takes what an earlier measurement left in the table: it was paid for.
 class ScenarioMeasurement {
  public:
-  ScenarioMeasurement(ScoreTable& table, const Scenario& scenario, const ModelConfig& config, const StageInput& in)
-      : table_(table), scenario_(scenario), config_(config), in_(in), index_(add_scenario(table, scenario)) {
+  ScenarioMeasurement(ScoreTable& table, const Scenario& scenario, const ModelConfig& config, QuietTimer& timer,
+                      const StageInput& in)
+      : table_(table),
+        scenario_(scenario),
+        config_(config),
+        timer_(timer),
+        in_(in),
+        index_(add_scenario(table, scenario)) {
     if (source().name != kMeasured) forget_costs(table, index_);
     source().name = kMeasured;
     // Layers of one model have equal shapes, so a variant is measured once for all of them.
@@ -30,6 +38,9 @@ class ScenarioMeasurement {
   void run() {
     measure_parts();
     if (std::isnan(source().prefill_error)) compare_with_wholes();
+    if (source().disturbed_timings > 0)
+      in_.console.say("measure {}: {}", scenario_.name,
+                      disturbance_text(int64_t(source().disturbed_timings), int64_t(source().timings), "measure"));
   }
 
  private:
@@ -45,9 +56,16 @@ class ScenarioMeasurement {
     return r.attention ? r.attention : r.ffn;
   }
 
+  Runtime time(const std::function<Runtime()>& measure) {
+    const QuietTimer::Timing timing = timer_.time(measure);
+    source().timings += 1, source().disturbed_timings += timing.is_disturbed;
+    return timing.runtime;
+  }
+
   void measure_parts() {
     Runtime outside{table_.outside[index_].prefill_seconds, table_.outside[index_].decode_seconds};
-    if (!is_known(table_.outside[index_])) outside = measure_outside(config_, scenario_, options_, in_.ctx);
+    if (!is_known(table_.outside[index_]))
+      outside = time([&] { return measure_outside(config_, scenario_, options_, in_.ctx); });
     fill_outside(table_, index_, config_, outside, options_.prefill_tokens_at_most);
     Progress progress(in_.console, "measure " + scenario_.name, "replacements", double(table_.rows.size()));
     for (size_t i = 0; i < table_.rows.size(); ++i) {
@@ -55,7 +73,9 @@ class ScenarioMeasurement {
       fill_costs(table_.rows[i], table_, index_, config_, [&](const Choice& choice) {
         const auto found = known_.find(key(choice));
         if (found != known_.end()) return found->second;
-        return known_[key(choice)] = measure_subblock(choice, config_, scenario_, options_, in_.ctx);
+        if (choice.variant->no_op) return Runtime{};
+        return known_[key(choice)] =
+                   time([&] { return measure_subblock(choice, config_, scenario_, options_, in_.ctx); });
       });
       if (known_.size() > before) save();
       progress.update(double(i + 1));
@@ -73,7 +93,7 @@ class ScenarioMeasurement {
         return;
       }
       sums.push_back(sum_of_parts(sample, table_, index_));
-      wholes.push_back(measure_whole(sample, config_, scenario_, options_, in_.ctx));
+      wholes.push_back(time([&] { return measure_whole(sample, config_, scenario_, options_, in_.ctx).runtime; }));
     }
     learn_correction(source(), sums, wholes);
     save();
@@ -87,6 +107,7 @@ class ScenarioMeasurement {
   ScoreTable& table_;
   const Scenario& scenario_;
   const ModelConfig& config_;
+  QuietTimer& timer_;
   const StageInput& in_;
   const MeasureOptions options_ = {};
   const size_t index_;
@@ -104,7 +125,8 @@ std::vector<std::filesystem::path> run_measure(const StageInput& in) {
     for (const Scenario& scenario : scenarios) forget_costs(table, add_scenario(table, scenario));
   if (in.config.hardware.is_this()) {
     for (const Scenario& scenario : scenarios) check_runnable(scenario);
-    for (const Scenario& scenario : scenarios) ScenarioMeasurement(table, scenario, teacher.config, in).run();
+    QuietTimer timer(in.ctx);
+    for (const Scenario& scenario : scenarios) ScenarioMeasurement(table, scenario, teacher.config, timer, in).run();
   } else {
     const Hardware hardware = hardware_of(in.config.hardware);
     for (const Scenario& scenario : scenarios)
