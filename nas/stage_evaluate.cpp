@@ -119,6 +119,7 @@ std::vector<MeasuredRuntime> measure_runtimes(const std::vector<ChosenArchitectu
   std::vector<MeasuredRuntime> runtimes;
   for (const Scenario& scenario : scenarios_of(in.config)) check_runnable(scenario);
   QuietTimer timer(in.ctx);
+  std::vector<QuietTimer::Timing> timings;
   Progress progress(in.console, "evaluate: time", "architectures", double(all.size()));
   for (size_t i = 0; i < all.size(); ++i) {
     if (!is_searched(all[i])) continue;
@@ -132,11 +133,12 @@ std::vector<MeasuredRuntime> measure_runtimes(const std::vector<ChosenArchitectu
         return whole.runtime;
       });
       runtimes.push_back({all[i].name, scenario.name, timing.runtime.prefill_seconds, timing.runtime.decode_seconds,
-                          double(whole.weight_bytes), double(whole.kv_cache_bytes), double(whole.workspace_bytes),
-                          timing.is_disturbed});
+                          double(whole.weight_bytes), double(whole.kv_cache_bytes), double(whole.workspace_bytes)});
+      timings.push_back(timing);
     }
     progress.update(double(i + 1));
   }
+  for (size_t i = 0; i < timings.size(); ++i) runtimes[i].is_disturbed = timer.is_disturbed(timings[i]);
   const auto disturbed = std::count_if(runtimes.begin(), runtimes.end(), [](auto& r) { return r.is_disturbed; });
   if (disturbed > 0) in.console.say("evaluate: {}", disturbance_text(disturbed, std::ssize(runtimes), "evaluate"));
   return runtimes;

@@ -1,5 +1,6 @@
 #include <unistd.h>
 
+#include <algorithm>
 #include <cmath>
 #include <map>
 
@@ -29,6 +30,7 @@ class ScenarioMeasurement {
         index_(add_scenario(table, scenario)) {
     if (source().name != kMeasured) forget_costs(table, index_);
     source().name = kMeasured;
+    before_ = source();
     // Layers of one model have equal shapes, so a variant is measured once for all of them.
     for (const TableRow& row : table.rows)
       if (const std::optional<Choice> choice = single_choice(row); choice && is_known(row.costs[index_]))
@@ -38,6 +40,7 @@ class ScenarioMeasurement {
   void run() {
     measure_parts();
     if (std::isnan(source().prefill_error)) compare_with_wholes();
+    save();
     if (source().disturbed_timings > 0)
       in_.console.say("measure {}: {}", scenario_.name,
                       disturbance_text(int64_t(source().disturbed_timings), int64_t(source().timings), "measure"));
@@ -48,7 +51,13 @@ class ScenarioMeasurement {
   static Key key(const Choice& choice) { return {choice.variant, choice.size}; }
 
   CostSource& source() { return table_.sources[index_]; }
-  void save() const { write_scores(table_, scores_path(in_.run_dir)); }
+  void save() {
+    const auto disturbed =
+        std::count_if(timings_.begin(), timings_.end(), [&](const auto& t) { return timer_.is_disturbed(t); });
+    source().timings = before_.timings + double(timings_.size());
+    source().disturbed_timings = before_.disturbed_timings + double(disturbed);
+    write_scores(table_, scores_path(in_.run_dir));
+  }
 
   std::optional<Choice> single_choice(const TableRow& row) const {
     const Replacement r = replacement_of(row, config_);
@@ -57,9 +66,8 @@ class ScenarioMeasurement {
   }
 
   Runtime time(const std::function<Runtime()>& measure) {
-    const QuietTimer::Timing timing = timer_.time(measure);
-    source().timings += 1, source().disturbed_timings += timing.is_disturbed;
-    return timing.runtime;
+    timings_.push_back(timer_.time(measure));
+    return timings_.back().runtime;
   }
 
   void measure_parts() {
@@ -108,6 +116,8 @@ class ScenarioMeasurement {
   const Scenario& scenario_;
   const ModelConfig& config_;
   QuietTimer& timer_;
+  std::vector<QuietTimer::Timing> timings_;
+  CostSource before_;  // of an earlier process
   const StageInput& in_;
   const MeasureOptions options_ = {};
   const size_t index_;

@@ -32,10 +32,10 @@ float reference_work(const std::vector<float>& memory) {
 LoadGauge::LoadGauge(int threads)
     : memory_(static_cast<size_t>(threads), std::vector<float>(kFloats, 1.0f)),
       fastest_(std::numeric_limits<double>::infinity()) {
-  slowdown(0.02);  // finds the fastest
+  read(0.02);  // finds the fastest
 }
 
-double LoadGauge::slowdown(double seconds) {
+LoadGauge::Reading LoadGauge::read(double seconds) {
   std::vector<double> means(memory_.size()), least(memory_.size(), fastest_);
   std::vector<float> results(memory_.size());
 #pragma omp parallel for num_threads(int(memory_.size())) schedule(static, 1)
@@ -51,27 +51,32 @@ double LoadGauge::slowdown(double seconds) {
     means[t] = seconds_since(start) / std::max(count, 1);
   }
   fastest_ = *std::min_element(least.begin(), least.end());
-  return *std::max_element(means.begin(), means.end()) / fastest_;
+  return {*std::max_element(means.begin(), means.end()), fastest_};
 }
 
 QuietTimer::QuietTimer(const Context& ctx)
-    : is_quiet_([gauge = LoadGauge(ctx.device == Device::cuda ? 1 : ctx.threads)]() mutable {
-        return gauge.slowdown(0.01) <= kMostSlowdown;
-      }) {}
+    : gauge_([gauge = LoadGauge(ctx.device == Device::cuda ? 1 : ctx.threads)]() mutable { return gauge.read(0.01); }) {
+}
+
+double QuietTimer::read() {
+  const LoadGauge::Reading reading = gauge_();
+  fastest_ = reading.fastest;
+  return reading.seconds;
+}
 
 QuietTimer::Timing QuietTimer::time(const std::function<Runtime()>& measure) {
-  Timing least;
+  Timing timing;
   for (int i = 0; i < kTries; ++i) {
     if (i > 0) std::this_thread::sleep_for(std::chrono::milliseconds(50));
-    const bool was_quiet = is_quiet_();
+    const double before = read();
     const Runtime now = measure();
-    least.runtime = i == 0 ? now
-                           : Runtime{std::min(least.runtime.prefill_seconds, now.prefill_seconds),
-                                     std::min(least.runtime.decode_seconds, now.decode_seconds)};
-    least.is_disturbed = !(was_quiet && is_quiet_());
-    if (!least.is_disturbed) break;
+    timing.gauge_seconds = std::max(before, read());
+    timing.runtime = i == 0 ? now
+                            : Runtime{std::min(timing.runtime.prefill_seconds, now.prefill_seconds),
+                                      std::min(timing.runtime.decode_seconds, now.decode_seconds)};
+    if (!is_disturbed(timing)) break;
   }
-  return least;
+  return timing;
 }
 
 }  // namespace tangram

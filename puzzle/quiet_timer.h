@@ -1,5 +1,6 @@
 #pragma once
 #include <functional>
+#include <limits>
 #include <vector>
 
 #include "puzzle/measure.h"
@@ -13,9 +14,13 @@ class LoadGauge {
  public:
   explicit LoadGauge(int threads);
 
-  /// The mean over `seconds`, of the thread that is worst off, in times of the fastest repeat there ever was: 1 on a
-  /// quiet machine, 2 where every processor is shared with one other process.
-  double slowdown(double seconds);
+  struct Reading {
+    double seconds;  ///< of a repeat, on average of the thread that is worst off
+    double fastest;  ///< repeat that there ever was
+  };
+  /// Of repeats for so long. On a quiet machine both are about equal; `seconds` is twice `fastest` where every
+  /// processor is shared with one other process.
+  Reading read(double seconds);
 
  private:
   std::vector<std::vector<float>> memory_;  // (threads)
@@ -23,25 +28,31 @@ class LoadGauge {
 };
 
 /// Times parts of models when the machine is quiet: where a gauge before or after a timing tells that it is not, it
-/// times again a moment later, and of all tries the smallest counts. What is disturbed in every try is said to be. Of a
-/// GPU only the processor is watched that starts its kernels.
+/// times again a moment later, and of all tries the smallest counts. Of a GPU only the processor is watched that starts
+/// its kernels.
 class QuietTimer {
  public:
   explicit QuietTimer(const Context& ctx);
-  /// With another way to tell whether the machine is quiet.
-  explicit QuietTimer(std::function<bool()> is_quiet) : is_quiet_(std::move(is_quiet)) {}
+  /// With another gauge.
+  explicit QuietTimer(std::function<LoadGauge::Reading()> gauge) : gauge_(std::move(gauge)) {}
 
   struct Timing {
     Runtime runtime;
-    bool is_disturbed = false;
+    double gauge_seconds = 0;  ///< the gauge's, before or after the last try
   };
   Timing time(const std::function<Runtime()>& measure);
 
-  static constexpr double kMostSlowdown = 1.15;  ///< of a quiet machine
+  /// Whether the machine was busy, or slow, around a timing in all its tries: the gauge took over 15 % longer than it
+  /// did at its fastest, until now. So ask when all is measured.
+  bool is_disturbed(const Timing& timing) const { return timing.gauge_seconds > 1.15 * fastest_; }
+
   static constexpr int kTries = 3;
 
  private:
-  std::function<bool()> is_quiet_;
+  double read();
+
+  std::function<LoadGauge::Reading()> gauge_;
+  double fastest_ = std::numeric_limits<double>::infinity();
 };
 
 }  // namespace tangram
