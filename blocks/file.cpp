@@ -130,6 +130,15 @@ void write_file_atomically(const fs::path& path, std::string_view bytes) {
   file.commit();
 }
 
+void create_folder(const fs::path& path) {
+  if (fs::is_directory(path)) return;
+  const fs::path named = without_slash(path), above = folder_of(named);
+  create_folder(above);
+  if (mkdir(named.c_str(), 0777) != 0 && (errno != EEXIST || !fs::is_directory(named)))
+    throw output_error(named, "cannot be created");
+  sync_folder(above);
+}
+
 AtomicFolder::AtomicFolder(const fs::path& target)
     : target_(without_slash(target)), temporary_(temporary_name(target_)) {
   std::error_code error;

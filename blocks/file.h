@@ -49,7 +49,11 @@ class AtomicFile {
 
 void write_file_atomically(const std::filesystem::path& path, std::string_view bytes);
 
-/// The same for a folder: fill `path()` with files that are synced themselves, such as an AtomicFile's, then commit.
+/// Creates a folder, and those above it where they are missing; their names are on disk when it returns.
+void create_folder(const std::filesystem::path& path);
+
+/// The same as AtomicFile for a folder: fill `path()` with files that are synced themselves, such as an AtomicFile's,
+/// then commit.
 class AtomicFolder {
  public:
   /// Creates the temporary folder beside `target`, and the folders above it where they are missing.

@@ -1,19 +1,15 @@
 #include "distill/bld.h"
 
 #include <algorithm>
+#include <bit>
+#include <future>
+#include <numeric>
 
 #include "kernels/elementwise.h"
+#include "kernels/transfer.h"
 
 namespace tangram {
 namespace {
-
-std::vector<BldLayer> lay_out(const TeacherSource& teacher, std::span<const Replacement> replacements,
-                              const BldOptions& options, Arena& state) {
-  std::vector<BldLayer> layers;
-  for (int64_t l = 0; l < teacher.config.num_hidden_layers; ++l)
-    layers.emplace_back(l, replacements, teacher.config, teacher.dtype, options, state);
-  return layers;
-}
 
 /// Residual streams of one micro-batch before the current layer and those before it, for spans, whose input lies back.
 class StreamHistory {
@@ -34,73 +30,152 @@ class StreamHistory {
   std::vector<Tensor> streams_;
 };
 
-void run_step(std::span<BldLayer> layers, const TeacherSource& teacher, std::span<const Batch> micro_batches,
-              int64_t steps_done, std::span<float> losses, Arena& work, Context& ctx) {
-  const ArenaScope scope(work);
-  std::vector<SequenceBatch> batches;
-  std::vector<Tensor> residual;  // of each micro-batch, at the boundary before the layer
-  batches.reserve(micro_batches.size());
-  for (const Batch& batch : micro_batches) {
-    batches.emplace_back(teacher.config, batch.lengths, std::span<const int32_t>{}, work, ctx);
-    residual.push_back(work.tensor(std::ssize(batch.tokens), teacher.config.hidden_size, teacher.dtype));
-    teacher.embed(residual.back(), batch.tokens, ctx);
-  }
-  int64_t reach = 0;
-  for (const BldLayer& layer : layers) reach = std::max(reach, layer.reach());
-  std::vector<StreamHistory> histories;
-  for (const Tensor& x : residual) histories.emplace_back(reach, x, work);
-  for (BldLayer& layer : layers) {
-    const ArenaScope of_layer(work);
-    layer.begin_step(work, ctx);
-    for (size_t m = 0; m < residual.size(); ++m) {
-      histories[m].add(residual[m], ctx);
-      layer.train(residual[m], histories[m].earlier(), batches[m].view(), teacher.layer(layer.index(), ctx), work, ctx);
-    }
-    layer.end_step(losses, steps_done, ctx);
-  }
+}  // namespace
+
+BldPart whole_bld(std::span<const Replacement> replacements, const ModelConfig& config) {
+  BldPart part{.places = std::vector<size_t>(replacements.size()), .end = config.num_hidden_layers};
+  std::iota(part.places.begin(), part.places.end(), size_t{0});
+  return part;
 }
 
-}  // namespace
+BldTrainer::BldTrainer(TeacherSource teacher, std::vector<Replacement> replacements, const BldOptions& options,
+                       BldPart part, Memory memory, Context& ctx)
+    : teacher_(std::move(teacher)),
+      replacements_(std::move(replacements)),
+      options_(options),
+      part_(std::make_unique<BldPart>(std::move(part))),
+      ctx_(ctx),
+      memory_(std::make_unique<Memory>(std::move(memory))),
+      link_(part_->world, part_->previous_rank, part_->next_rank, options.micro_batches / part_->replicas.count,
+            {.rows = options.batch_tokens, .cols = teacher_.config.hidden_size, .dtype = teacher_.dtype},
+            memory_->state),
+      losses_(replacements_.size(), 0.0f) {
+  CHECK(std::has_single_bit(uint64_t(options.shards)) && options.shards % part_->replicas.count == 0 &&
+            options.micro_batches % options.shards == 0,
+        "{} micro-batches in {} shards on {} replicas", options.micro_batches, options.shards, part_->replicas.count);
+  for (int64_t l = part_->begin; l < part_->end; ++l)
+    layers_.emplace_back(l, replacements_, part_->places, teacher_.config, teacher_.dtype, options_, part_->replicas,
+                         memory_->state);
+  if (part_->replicas.count > 1 && !ctx.planning())
+    exchange_ = std::make_unique<Context>(Context::Options{.device = ctx.device, .threads = ctx.threads});
+}
+
+BldTrainer::BldTrainer(TeacherSource teacher, std::vector<Replacement> replacements, const BldOptions& options,
+                       BldPart part, const std::function<LayerStatistics(int64_t)>& statistics, Context& ctx)
+    : BldTrainer(
+          teacher, replacements, options, part,
+          [&] {
+            const Batch many_sequences = blank_batch(options.batch_tokens, 1);  // nothing takes more memory
+            const BldPlan needs = plan(teacher, replacements, options, part, many_sequences, ctx.device, ctx.threads);
+            const auto gradients = [&](size_t i) { return Arena(needs.gradient_arena_bytes[i], ctx.device); };
+            return Memory{Arena(needs.state_bytes, ctx.device),
+                          Arena(needs.work_bytes, ctx.device),
+                          {gradients(0), gradients(1)}};
+          }(),
+          ctx) {
+  for (BldLayer& layer : layers_)
+    if (layer.has_students()) layer.initialise(teacher_.layer(layer.index(), ctx), statistics(layer.index()), ctx);
+}
 
 BldTrainer::BldTrainer(const Model& teacher, std::vector<Replacement> replacements, const BldOptions& options,
                        const std::function<LayerStatistics(int64_t)>& statistics, Context& ctx)
-    : teacher_(teacher_in_memory(teacher)),
-      replacements_(std::move(replacements)),
-      options_(options),
-      ctx_(ctx),
-      losses_(replacements_.size(), 0.0f) {
-  const Batch many_sequences = blank_batch(options.batch_tokens, 1);  // nothing takes more memory
-  const BldPlan needs = plan(teacher_, replacements_, options, many_sequences, ctx.device, ctx.threads);
-  state_ = std::make_unique<Arena>(needs.state_bytes, ctx.device);
-  work_ = std::make_unique<Arena>(needs.work_bytes, ctx.device);
-  layers_ = lay_out(teacher_, replacements_, options_, *state_);
-  for (BldLayer& layer : layers_) layer.initialise(teacher_.layer(layer.index(), ctx), statistics(layer.index()), ctx);
-}
+    : BldTrainer(teacher_in_memory(teacher), replacements, options, whole_bld(replacements, teacher.config), statistics,
+                 ctx) {}
 
 BldPlan BldTrainer::plan(const TeacherSource& shape, std::span<const Replacement> replacements,
-                         const BldOptions& options, const Batch& batch, Device device, int threads) {
-  const TeacherSource teacher = planned_teacher(shape.config, shape.dtype, device);
-  Arena state = Arena::planner(device), work = Arena::planner(device);
+                         const BldOptions& options, const BldPart& part, const Batch& batch, Device device,
+                         int threads) {
   Context planning({.device = device, .threads = threads, .planning = true});
-  std::vector<BldLayer> layers = lay_out(teacher, replacements, options, state);
-  std::vector<float> losses(replacements.size());
-  run_step(layers, teacher, std::vector<Batch>(static_cast<size_t>(options.micro_batches), batch), 0, losses, work,
-           planning);
-  BldPlan plan{.state_bytes = state.used_bytes(),
-               .work_bytes = work.peak_bytes(),
+  const auto planner = [&] { return Arena::planner(device); };
+  BldPart planned = part;
+  planned.world = planned.replicas.group = nullptr;
+  BldTrainer trainer(planned_teacher(shape.config, shape.dtype, device), {replacements.begin(), replacements.end()},
+                     options, std::move(planned), Memory{planner(), planner(), {planner(), planner()}}, planning);
+  trainer.run_step(std::vector<Batch>(static_cast<size_t>(options.micro_batches / part.replicas.count), batch), true);
+  const Memory& memory = *trainer.memory_;
+  BldPlan plan{.state_bytes = memory.state.used_bytes(),
+               .work_bytes = memory.work.peak_bytes(),
+               .gradient_arena_bytes = {memory.gradients[0].peak_bytes(), memory.gradients[1].peak_bytes()},
                .scratch_bytes = planning.scratch.peak_bytes(),
                .matmul_flops = planning.matmul_flops,
                .attention_flops = planning.attention_flops};
-  for (const BldLayer& layer : layers) layer.add_to(plan);
+  for (const BldLayer& layer : trainer.layers_) layer.add_to(plan);
+  if (part.replicas.count > 1) plan.gradient_bytes *= 2;
   return plan;
 }
 
-int64_t BldTrainer::memory_bytes() const { return state_->capacity_bytes() + work_->capacity_bytes(); }
+int64_t BldTrainer::memory_bytes() const {
+  const auto& [state, work, gradients] = *memory_;
+  return state.capacity_bytes() + work.capacity_bytes() + gradients[0].capacity_bytes() + gradients[1].capacity_bytes();
+}
 
-void BldTrainer::step(std::span<const Batch> micro_batches) {
-  check_micro_batches(micro_batches, options_);
-  run_step(layers_, teacher_, micro_batches, steps_done_, losses_, *work_, ctx_);
+void BldTrainer::step(std::span<const Batch> micro_batches, bool is_last) {
+  check_micro_batches(micro_batches, options_, part_->replicas.count);
+  run_step(micro_batches, is_last);
   ++steps_done_;
+}
+
+// The residual stream of each micro-batch before the part's first layer.
+std::vector<Tensor> BldTrainer::start_streams(std::span<const Batch> micro_batches, bool is_last) {
+  std::vector<Tensor> streams;
+  for (const Batch& batch : micro_batches) {
+    streams.push_back(memory_->work.tensor(std::ssize(batch.tokens), teacher_.config.hidden_size, teacher_.dtype));
+    if (!link_.has_previous()) teacher_.embed(streams.back(), batch.tokens, ctx_);
+  }
+  if (link_.has_previous()) link_.receive(streams, is_last, ctx_);
+  return streams;
+}
+
+void BldTrainer::run_step(std::span<const Batch> micro_batches, bool is_last) {
+  Arena& work = memory_->work;
+  const ArenaScope scope(work);
+  std::vector<SequenceBatch> batches;
+  batches.reserve(micro_batches.size());
+  for (const Batch& batch : micro_batches)
+    batches.emplace_back(teacher_.config, batch.lengths, std::span<const int32_t>{}, work, ctx_);
+  const std::vector<Tensor> streams = start_streams(micro_batches, is_last);
+  const auto pass_on = [&](int64_t before_layer, size_t m) {
+    if (link_.has_next() && before_layer == part_->next_begin) link_.send(m, streams[m], ctx_);
+  };
+  int64_t reach = 0;
+  for (const BldLayer& layer : layers_) reach = std::max(reach, layer.reach());
+  std::vector<StreamHistory> histories;
+  for (const Tensor& x : streams) histories.emplace_back(reach, x, work);
+
+  // With several replicas a layer's step ends, in a thread of its own, while the next layer trains: so the exchange of
+  // gradients costs no time. Two layers' gradients are then there at once.
+  std::future<void> ending;
+  const auto wait = [&] {
+    if (ending.valid()) ending.get();
+  };
+  size_t trained = 0;
+  for (BldLayer& layer : layers_) {
+    Arena& gradients = memory_->gradients[part_->replicas.count > 1 ? trained % 2 : 0];
+    gradients.rewind(0);
+    const ArenaScope of_layer(work);
+    layer.begin_step(gradients, work);
+    for (size_t m = 0; m < streams.size(); ++m) {
+      pass_on(layer.index(), m);
+      histories[m].add(streams[m], ctx_);
+      layer.train(streams[m], histories[m].earlier(), batches[m].view(), teacher_.layer(layer.index(), ctx_), work,
+                  ctx_);
+      if (layer.index() + 1 == part_->end) pass_on(part_->end, m);
+    }
+    if (!layer.has_students()) continue;
+    ++trained;
+    if (!exchange_) {
+      layer.end_step(losses_, steps_done_, ctx_);
+      continue;
+    }
+    synchronize(ctx_);
+    wait();
+    ending = std::async(std::launch::async, [this, &layer] {
+      layer.end_step(losses_, steps_done_, *exchange_);
+      synchronize(*exchange_);
+    });
+  }
+  wait();
+  if (is_last) link_.finish();
 }
 
 std::vector<NamedTensor> BldTrainer::state() const {
@@ -114,9 +189,18 @@ void BldTrainer::resume(int64_t steps_done) {
   steps_done_ = steps_done;
 }
 
-LibraryEntry BldTrainer::entry(size_t index) const {
-  const Replacement& r = replacements_[index];
-  return layers_[static_cast<size_t>(r.last_layer())].entry(r, index, teacher_.layer(r.last_layer(), ctx_), ctx_);
+const BldLayer& BldTrainer::layer_of(size_t place) const {
+  return layers_[static_cast<size_t>(replacements_[place].last_layer() - part_->begin)];
+}
+
+bool BldTrainer::owns(size_t place) const {
+  const int64_t layer = replacements_[place].last_layer();
+  return layer >= part_->begin && layer < part_->end && layer_of(place).owns(place);
+}
+
+LibraryEntry BldTrainer::entry(size_t place) const {
+  const Replacement& r = replacements_[place];
+  return layer_of(place).entry(r, place, teacher_.layer(r.last_layer(), ctx_), ctx_);
 }
 
 }  // namespace tangram

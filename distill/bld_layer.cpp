@@ -1,6 +1,7 @@
 #include "distill/bld_layer.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 
 #include "distill/teacher_layer.h"
@@ -65,49 +66,67 @@ SubblockWeights on_host(const SubblockWeights& weights, const ModelConfig& confi
   return copy_weights(weights, config, *arena, ctx);
 }
 
+// Of the gradients of all variants; a replica trains on as many runs of micro-batches as it has shards.
+int64_t shards_of(const Replicas& replicas, const BldOptions& options) { return options.shards / replicas.count; }
+int64_t micro_batches_of(const Replicas& replicas, const BldOptions& options) {
+  return options.micro_batches / replicas.count;
+}
+
+int64_t parameter_count_of(const Replacement& r, const ModelConfig& config) {
+  int64_t count = 0;
+  for (const Subblock s : {Subblock::attention, Subblock::ffn})
+    if (r.of(s)) count += parameter_count(*r.of(s), config);
+  return count;
+}
+
 }  // namespace
 
-void check_micro_batches(std::span<const Batch> micro_batches, const BldOptions& options) {
-  CHECK(std::ssize(micro_batches) == options.micro_batches, "{} micro-batches of {}", micro_batches.size(),
-        options.micro_batches);
+void check_micro_batches(std::span<const Batch> micro_batches, const BldOptions& options, int64_t replicas) {
+  CHECK(std::ssize(micro_batches) * replicas == options.micro_batches, "{} micro-batches for each of {} replicas of {}",
+        micro_batches.size(), replicas, options.micro_batches);
   for (const Batch& batch : micro_batches)
     CHECK(std::ssize(batch.tokens) == options.batch_tokens, "a batch of {} tokens, not {}", batch.tokens.size(),
           options.batch_tokens);
 }
 
-BldLayer::BldLayer(int64_t layer, std::span<const Replacement> replacements, const ModelConfig& config, DType dtype,
-                   const BldOptions& options, Arena& state)
-    : index_(layer), config_(config), dtype_(dtype), options_(options) {
-  CHECK(options_.batch_tokens > 0 && options_.micro_batches > 0, "{} tokens x {} micro-batches", options_.batch_tokens,
-        options_.micro_batches);
-  const auto number_of = [&](size_t place) {
-    const Replacement& r = replacements[place];
-    CHECK(r.layer_count == 1 || (r.attention && r.ffn), "{} of layers {} is no whole block", r.name(), r.layers());
-    places_.push_back(place);
-    trainables_.push_back({.name = fmt::format("{}.{}", r.layers(), r.name()), .tensors = {}});
-    return trainables_.size() - 1;
+BldLayer::BldLayer(int64_t layer, std::span<const Replacement> replacements, std::span<const size_t> places,
+                   const ModelConfig& config, DType dtype, const BldOptions& options, Replicas& replicas, Arena& state)
+    : index_(layer), config_(config), dtype_(dtype), options_(options), replicas_(replicas) {
+  const auto unfilled = [](const std::optional<Choice>& choice) {
+    return SubblockWeights{.choice = *choice, .norm = {}, .params = {}};
   };
-  const auto unfilled = [](const Choice& choice) {
-    return SubblockWeights{.choice = choice, .norm = {}, .params = {}};
+  const auto add_students = [&](auto belongs, auto add) {
+    for (const size_t place : places)
+      if (const Replacement& r = replacements[place]; r.last_layer() == layer && belongs(r)) {
+        CHECK(r.layer_count == 1 || (r.attention && r.ffn), "{} of layers {} is no whole block", r.name(), r.layers());
+        places_.push_back(place);
+        trainables_.push_back({.name = fmt::format("{}.{}", r.layers(), r.name()), .tensors = {}});
+        add(r, trainables_.size() - 1);
+      }
   };
-  const auto of_layer = [&](size_t place, bool pair) {
-    const Replacement& r = replacements[place];
-    return r.last_layer() == layer && (r.attention && r.ffn) == pair;
-  };
-  for (Group& group : groups_) {
-    for (size_t i = 0; i < replacements.size(); ++i)
-      if (const std::optional<Choice>& choice = replacements[i].of(group.subblock); choice && of_layer(i, false))
-        group.students.push_back({.number = number_of(i), .weights = unfilled(*choice)});
-    lay_out(group, state);
-  }
-  for (size_t i = 0; i < replacements.size(); ++i)
-    if (of_layer(i, true)) {
-      const Replacement& r = replacements[i];
-      pairs_.push_back({.number = number_of(i),
-                        .layers_back = r.layer_count - 1,
-                        .weights = {unfilled(*r.attention), unfilled(*r.ffn)}});
-      lay_out(pairs_.back(), state);
-    }
+  const auto is_pair = [](const Replacement& r) { return r.attention && r.ffn; };
+  for (Group& group : groups_)
+    add_students([&](const Replacement& r) { return !is_pair(r) && r.of(group.subblock); },
+                 [&](const Replacement& r, size_t number) {
+                   group.students.push_back({.number = number, .weights = unfilled(r.of(group.subblock))});
+                 });
+  add_students(is_pair, [&](const Replacement& r, size_t number) {
+    pairs_.push_back(
+        {.number = number, .layers_back = r.layer_count - 1, .weights = {unfilled(r.attention), unfilled(r.ffn)}});
+  });
+  assign_owners(replacements);
+  for (Group& group : groups_) lay_out(group, state);
+  for (Pair& pair : pairs_) lay_out(pair, state);
+}
+
+// The largest first: the others then even out what the replicas own.
+void BldLayer::assign_owners(std::span<const Replacement> replacements) {
+  std::vector<std::pair<int64_t, size_t>> by_size;
+  for (size_t i = 0; i < places_.size(); ++i)
+    by_size.emplace_back(-parameter_count_of(replacements[places_[i]], config_), i);
+  std::sort(by_size.begin(), by_size.end());
+  owners_.resize(places_.size());
+  for (const auto& [negative_size, i] : by_size) owners_[i] = replicas_.assign(-negative_size);
 }
 
 int64_t BldLayer::reach() const {
@@ -134,7 +153,8 @@ void BldLayer::lay_out(Group& group, Arena& state) {
           p.input ? group.input_weight.values.row_range(row, p.rows) : state.tensor(p.rows, p.cols, dtype_);
       if (p.input) row += p.rows;
       s.weights.params.emplace_back(weight);
-      trainables_[s.number].tensors.push_back(make_trainable(p.name, weight, {}, true, state));
+      trainables_[s.number].tensors.push_back(
+          make_trainable(p.name, weight, true, is_own(s.number) ? &state : nullptr));
     }
     s.grads.resize(s.weights.params.size());
   }
@@ -142,15 +162,16 @@ void BldLayer::lay_out(Group& group, Arena& state) {
 
 void BldLayer::lay_out(Pair& pair, Arena& state) {
   std::vector<TrainableTensor>& tensors = trainables_[pair.number].tensors;
+  Arena* const own_state = is_own(pair.number) ? &state : nullptr;
   for (const Subblock sub : {Subblock::attention, Subblock::ffn}) {
     SubblockWeights& weights = pair.weights.of(sub);
     weights = make_weights(weights.choice, config_, dtype_, state);
     if (weights.choice.variant->no_op) continue;
     const std::string prefix = std::string(name_of(sub)) + ".";
-    tensors.push_back(make_trainable(prefix + "norm", weights.norm, {}, false, state));
+    tensors.push_back(make_trainable(prefix + "norm", weights.norm, false, own_state));
     const std::vector<ParamSpec> specs = specs_of(weights.choice, config_);
     for (size_t i = 0; i < specs.size(); ++i)
-      tensors.push_back(make_trainable(prefix + specs[i].name, weights.params[i].values, {}, true, state));
+      tensors.push_back(make_trainable(prefix + specs[i].name, weights.params[i].values, true, own_state));
   }
 }
 
@@ -178,30 +199,27 @@ void BldLayer::initialise(const BlockWeights& teacher, const LayerStatistics& st
   for (Pair& pair : pairs_)
     for (const Subblock sub : {Subblock::attention, Subblock::ffn})
       start(pair.weights.of(sub), sub, places_[pair.number]);
-  for (Trainable& trainable : trainables_) start_training(trainable, ctx);
+  for (const Trainable& trainable : own_trainables()) start_training(trainable, ctx);
 }
 
-void BldLayer::start_gradients(Group& group, Arena& work, Context& ctx) {
+void BldLayer::lay_out_gradients(Group& group, Arena& gradients) {
   const Tensor wide = group.input_weight.values;
-  group.input_grad = work.tensor(wide.rows, wide.cols, DType::f32);
+  group.input_grad = gradients.tensor(wide.rows, wide.cols, DType::f32);
   for (Student& s : group.students) {
     const std::vector<ParamSpec> specs = specs_of(s.weights.choice, config_);
     int64_t row = s.column;
     for (size_t i = 0; i < specs.size(); ++i) {
       const ParamSpec& p = specs[i];
-      s.grads[i] = p.input ? group.input_grad.row_range(row, p.rows) : work.tensor(p.rows, p.cols, DType::f32);
-      if (p.input)
-        row += p.rows;
-      else
-        fill_zero(s.grads[i], ctx);
+      s.grads[i] = p.input ? group.input_grad.row_range(row, p.rows) : gradients.tensor(p.rows, p.cols, DType::f32);
+      if (p.input) row += p.rows;
       trainables_[s.number].tensors[i].grad = s.grads[i];
     }
   }
 }
 
-void BldLayer::start_gradients(Pair& pair, Arena& work, Context& ctx) {
-  pair.attention_grads = make_grads(pair.weights.attention.choice, config_, work);
-  pair.ffn_grads = make_grads(pair.weights.ffn.choice, config_, work);
+void BldLayer::lay_out_gradients(Pair& pair, Arena& gradients) {
+  pair.attention_grads = make_grads(pair.weights.attention.choice, config_, gradients);
+  pair.ffn_grads = make_grads(pair.weights.ffn.choice, config_, gradients);
   std::vector<TrainableTensor>& tensors = trainables_[pair.number].tensors;
   size_t t = 0;
   for (const SubblockGrads* grads : {&pair.attention_grads, &pair.ffn_grads}) {
@@ -209,15 +227,42 @@ void BldLayer::start_gradients(Pair& pair, Arena& work, Context& ctx) {
     tensors[t++].grad = grads->norm;
     for (const Tensor& g : grads->params) tensors[t++].grad = g;
   }
-  for (const TrainableTensor& tensor : tensors) fill_zero(tensor.grad, ctx);
 }
 
-void BldLayer::begin_step(Arena& work, Context& ctx) {
-  for (Group& group : groups_) start_gradients(group, work, ctx);
-  for (Pair& pair : pairs_) start_gradients(pair, work, ctx);
-  measured_ = work.tensor(options_.micro_batches, std::ssize(trainables_), DType::f32);
+void BldLayer::begin_step(Arena& gradients, Arena& work) {
+  const void* const start = gradients.tensor(0, 0, DType::f32).data;
+  const int64_t mark = gradients.mark();
+  for (Group& group : groups_) lay_out_gradients(group, gradients);
+  for (Pair& pair : pairs_) lay_out_gradients(pair, gradients);
+  const int64_t elements = (gradients.mark() - mark) / size_of(DType::f32);
+  gradients_ = {const_cast<void*>(start), 1, elements, elements, DType::f32, gradients.device()};
+  tree_sums_.clear();
+  for (int64_t waiting = 1; waiting < shards_of(replicas_, options_); waiting *= 2)
+    tree_sums_.push_back(gradients.tensor(1, elements, DType::f32));
+  measured_ = gradients.tensor(options_.micro_batches, std::ssize(trainables_), DType::f32);
   teacher_ = make_teacher_layer(config_, options_.batch_tokens, dtype_, work);
   micro_batches_done_ = 0;
+}
+
+// The wide products write their gradients anew for the first micro-batch of a shard; all others add to theirs.
+void BldLayer::start_shard(Context& ctx) {
+  for (const Group& group : groups_)
+    for (const Student& s : group.students) {
+      const std::vector<ParamSpec> specs = specs_of(s.weights.choice, config_);
+      for (size_t i = 0; i < specs.size(); ++i)
+        if (!specs[i].input) fill_zero(s.grads[i], ctx);
+    }
+  for (const Pair& pair : pairs_)
+    for (const TrainableTensor& tensor : trainables_[pair.number].tensors) fill_zero(tensor.grad, ctx);
+}
+
+// The balanced tree of tree_sum, grown from the left: two sums over as many shards are added as soon as both are there.
+void BldLayer::end_shard(Context& ctx) {
+  const int64_t shards = shards_of(replicas_, options_);
+  const int64_t shard = micro_batches_done_ * shards / micro_batches_of(replicas_, options_) - 1;
+  size_t level = 0;
+  for (; shard >> level & 1; ++level) add(gradients_, tree_sums_[level], gradients_, ctx);
+  if (shard + 1 < shards) copy(tree_sums_[level], gradients_, ctx);
 }
 
 void BldLayer::train(Tensor residual, std::span<const Tensor> earlier, const Sequences& sequences,
@@ -225,10 +270,14 @@ void BldLayer::train(Tensor residual, std::span<const Tensor> earlier, const Seq
   CHECK(std::ssize(earlier) >= reach(), "{} earlier residual streams, {} are needed", earlier.size(), reach());
   copy(teacher_.input, residual, ctx);
   teacher_layer_forward(teacher_, teacher, config_, sequences, ctx);
-  const int64_t m = micro_batches_done_++;
-  const MicroBatch batch{teacher_, earlier, teacher, sequences, measured_.row_range(m, 1), m == 0};
+  const int64_t per_shard = options_.micro_batches / options_.shards;
+  const int64_t m = micro_batches_done_++, row = replicas_.index * micro_batches_of(replicas_, options_) + m;
+  const bool is_first = m % per_shard == 0;
+  const MicroBatch batch{teacher_, earlier, teacher, sequences, measured_.row_range(row, 1), is_first};
+  if (is_first) start_shard(ctx);
   for (Group& group : groups_) train_group(group, batch, work, ctx);
   for (Pair& pair : pairs_) train_pair(pair, batch, work, ctx);
+  if (micro_batches_done_ % per_shard == 0) end_shard(ctx);
   copy(residual, teacher_.output, ctx);
 }
 
@@ -301,19 +350,27 @@ void BldLayer::train_pair(Pair& pair, const MicroBatch& batch, Arena& work, Cont
 }
 
 void BldLayer::end_step(std::span<float> losses, int64_t steps_done, Context& ctx) {
+  sum_gradients(trainables_, owners_, replicas_, ctx);
+  gather_rows(measured_, replicas_, ctx);
   const HostView measured(measured_, ctx);
   for (size_t i = 0; i < places_.size(); ++i) {
     float& mean = losses[places_[i]] = 0;
     for (int64_t m = 0; m < measured_.rows; ++m)
       mean += measured.as<float>()[m * measured_.cols + static_cast<int64_t>(i)] / static_cast<float>(measured_.rows);
   }
+  const std::vector<Trainable> own = own_trainables();
   const std::vector<double> norms =
-      optimiser_step(trainables_, options_.optimiser, options_.schedule.learning_rate(steps_done), steps_done + 1, ctx);
-  for (size_t i = 0; i < places_.size(); ++i)
-    if (const float loss = losses[places_[i]]; !std::isfinite(loss) || !std::isfinite(norms[i]))
+      optimiser_step(own, options_.optimiser, options_.schedule.learning_rate(steps_done), steps_done + 1, ctx);
+  size_t n = 0;
+  for (size_t i = 0; i < places_.size(); ++i) {
+    if (!is_own(i)) continue;
+    const double norm = norms[n++];
+    if (const float loss = losses[places_[i]]; !std::isfinite(loss) || !std::isfinite(norm))
       throw Error(
           fmt::format("distillation of {} broke at step {}: loss {}, gradient norm {}; lower distill.learning_rate",
-                      trainables_[i].name, steps_done, loss, norms[i]));
+                      trainables_[i].name, steps_done, loss, norm));
+  }
+  share_weights(trainables_, owners_, replicas_, ctx);
 }
 
 void BldLayer::add_to(BldPlan& plan) const {
@@ -321,19 +378,33 @@ void BldLayer::add_to(BldPlan& plan) const {
   for (const Trainable& trainable : trainables_)
     for (const TrainableTensor& t : trainable.tensors) {
       plan.weight_bytes += t.weight.bytes();
-      if (t.master.data != t.weight.data) plan.master_bytes += t.master.bytes();
+      if (t.master.data != t.weight.data) plan.master_bytes += t.master.bytes();  // nothing where another owns it
       plan.moment_bytes += t.moment1.bytes() + t.moment2.bytes();
       gradients += t.weight.size() * size_of(DType::f32);
     }
+  gradients *= 1 + std::countr_zero(static_cast<uint64_t>(shards_of(replicas_, options_)));  // with tree_sums_
   plan.gradient_bytes = std::max(plan.gradient_bytes, gradients);  // the layers' are in the same memory
 }
 
+std::vector<Trainable> BldLayer::own_trainables() const {
+  std::vector<Trainable> own;
+  for (size_t i = 0; i < trainables_.size(); ++i)
+    if (is_own(i)) own.push_back(trainables_[i]);
+  return own;
+}
+
+bool BldLayer::owns(size_t place) const {
+  const auto found = std::find(places_.begin(), places_.end(), place);
+  return found != places_.end() && is_own(size_t(found - places_.begin()));
+}
+
 void BldLayer::append_state(std::vector<NamedTensor>& tensors) const {
-  for (const Trainable& trainable : trainables_) tangram::append_state(tensors, trainable);
+  for (const Trainable& trainable : own_trainables()) tangram::append_state(tensors, trainable);
 }
 
 void BldLayer::resume(Context& ctx) {
-  for (const Trainable& trainable : trainables_) restore_weights(trainable, ctx);
+  for (const Trainable& trainable : own_trainables()) restore_weights(trainable, ctx);
+  share_weights(trainables_, owners_, replicas_, ctx);
 }
 
 LibraryEntry BldLayer::entry(const Replacement& replacement, size_t place, const BlockWeights& teacher,

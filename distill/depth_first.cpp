@@ -1,6 +1,7 @@
 #include "distill/depth_first.h"
 
 #include <algorithm>
+#include <numeric>
 #include <set>
 
 #include "kernels/transfer.h"
@@ -14,7 +15,7 @@ namespace {
 template <class Take, class GiveBack>
 void run_step(BldLayer& students, const TeacherSource& teacher, const BlockWeights& block,
               std::span<const Batch> micro_batches, Take take, GiveBack give_back, Arena& work, Context& ctx) {
-  students.begin_step(work, ctx);
+  students.begin_step(work, work);
   for (const Batch& batch : micro_batches) {
     const ArenaScope of_batch(work);
     std::vector<Tensor> streams;
@@ -31,28 +32,36 @@ void run_step(BldLayer& students, const TeacherSource& teacher, const BlockWeigh
   }
 }
 
+std::vector<size_t> places_of(std::span<const Replacement> replacements) {
+  std::vector<size_t> places(replacements.size());
+  std::iota(places.begin(), places.end(), size_t{0});
+  return places;
+}
+
 }  // namespace
 
 DepthFirstLayer::DepthFirstLayer(const DepthFirstRun& run, int64_t layer, bool trained, Context& ctx)
     : run_(run), layer_(layer), ctx_(ctx) {
   if (trained) replacements_ = run.replacements;
-  for (size_t i = 0; i < replacements_.size(); ++i)
-    if (replacements_[i].last_layer() == layer) places_.push_back(i);
+  for (const size_t place : places_of(replacements_))
+    if (replacements_[place].last_layer() == layer) places_.push_back(place);
   losses_.resize(replacements_.size());
   DepthFirstRun own = run;
   own.replacements = replacements_;
   const BldPlan needs = plan(own, layer, blank_batch(run.options.batch_tokens, 1), ctx.device, ctx.threads);
   state_ = std::make_unique<Arena>(needs.state_bytes, ctx.device);
   work_ = std::make_unique<Arena>(needs.work_bytes, ctx.device);
-  students_ =
-      std::make_unique<BldLayer>(layer, replacements_, run.teacher.config, run.teacher.dtype, run.options, *state_);
+  students_ = std::make_unique<BldLayer>(layer, replacements_, places_, run.teacher.config, run.teacher.dtype,
+                                         run.options, alone_, *state_);
 }
 
 BldPlan DepthFirstLayer::plan(const DepthFirstRun& run, int64_t layer, const Batch& batch, Device device, int threads) {
   const TeacherSource teacher = planned_teacher(run.teacher.config, run.teacher.dtype, device);
   Arena state = Arena::planner(device), work = Arena::planner(device), stream = Arena::planner(device);
   Context planning({.device = device, .threads = threads, .planning = true});
-  BldLayer students(layer, run.replacements, teacher.config, teacher.dtype, run.options, state);
+  Replicas alone;
+  BldLayer students(layer, run.replacements, places_of(run.replacements), teacher.config, teacher.dtype, run.options,
+                    alone, state);
   const std::vector<Batch> batches(static_cast<size_t>(run.options.micro_batches), batch);
   const auto take = [&](int64_t) {
     return stream.tensor(run.options.batch_tokens, teacher.config.hidden_size, teacher.dtype);
@@ -73,7 +82,8 @@ BldPlan DepthFirstLayer::plan(const DepthFirstRun& run, int64_t layer, const Bat
 void DepthFirstLayer::open(int64_t steps_done) {
   std::filesystem::path to = boundary_path(run_.boundaries, layer_ + 1);
   const bool is_last = layer_ + 1 == run_.teacher.config.num_hidden_layers;
-  const bool is_finished = steps_done == run_.steps && std::filesystem::exists(to);
+  // Also where a checkpoint before the last step has to serve: the boundary has all batches.
+  const bool is_finished = steps_done > 0 && std::filesystem::exists(to);
   if (is_last || is_finished) to.clear();
   for (int64_t d = 0; d <= students_->reach(); ++d) {
     streams_.emplace_back();

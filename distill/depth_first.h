@@ -62,6 +62,7 @@ class DepthFirstLayer {
   std::vector<Replacement> replacements_;  // none if the layer is not trained
   std::vector<size_t> places_;
   std::unique_ptr<Arena> state_, work_;
+  Replicas alone_;
   std::unique_ptr<BldLayer> students_;
   std::vector<std::unique_ptr<BoundaryStream>> streams_;  // [d]: from the boundary before layer_ - d; null: not needed
   std::vector<float> losses_;

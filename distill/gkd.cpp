@@ -64,7 +64,8 @@ void GkdTrainer::lay_out(Arena& state) {
     const Tensor grad = grads_.flat.col_range(used, t.tensor.size()).reshape(t.tensor.rows, t.tensor.cols);
     used += t.tensor.size();
     const bool is_matrix = t.tensor.rows > 1;  // norms are not decayed
-    trainable_.tensors.push_back(make_trainable(t.name, t.tensor, grad, is_matrix, state));
+    trainable_.tensors.push_back(make_trainable(t.name, t.tensor, is_matrix, &state));
+    trainable_.tensors.back().grad = grad;
   }
 }
 

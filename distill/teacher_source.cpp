@@ -84,6 +84,43 @@ TeacherSource teacher_in_memory(const Model& teacher) {
           }};
 }
 
+TeacherSource teacher_part(const Model& teacher, int64_t begin, int64_t end, Context& ctx) {
+  if (teacher.device() == ctx.device) return teacher_in_memory(teacher);
+  struct Part {
+    Tensor embedding;
+    std::vector<BlockWeights> blocks;
+    std::optional<Arena> memory;
+  };
+  const auto copies = [&](Arena& memory, Context& context) {
+    Part part;
+    if (begin == 0) {
+      const Tensor host = teacher.embedding.values;
+      part.embedding = memory.tensor(host.rows, host.cols, host.dtype);
+      if (!context.planning()) transfer(part.embedding, host, context);
+    }
+    for (int64_t layer = begin; layer < end; ++layer) {
+      const BlockWeights& block = teacher.blocks.at(static_cast<size_t>(layer));
+      part.blocks.push_back({copy_weights(block.attention, teacher.config, memory, context),
+                             copy_weights(block.ffn, teacher.config, memory, context)});
+    }
+    return part;
+  };
+  Arena planner = Arena::planner(ctx.device), memory = [&] {
+    Context planning({.device = ctx.device, .planning = true});
+    copies(planner, planning);
+    return Arena(planner.used_bytes(), ctx.device);
+  }();
+  const auto part = std::make_shared<Part>(copies(memory, ctx));
+  part->memory.emplace(std::move(memory));
+  return {.config = teacher.config,
+          .dtype = teacher.dtype,
+          .embed = [part](Tensor x, std::span<const int32_t> tokens,
+                          Context& context) { embedding_forward(x, part->embedding, tokens, context); },
+          .layer = [part, begin](int64_t layer, Context&) -> const BlockWeights& {
+            return part->blocks.at(static_cast<size_t>(layer - begin));
+          }};
+}
+
 TeacherSource streamed_teacher(const std::filesystem::path& folder, DType dtype) {
   const auto teacher = std::make_shared<StreamedTeacher>(folder, dtype);
   return {

@@ -19,6 +19,9 @@ struct TeacherSource {
 /// A model that is in memory, and has to stay there.
 TeacherSource teacher_in_memory(const Model& teacher);
 
+/// Its layers [begin, end) on the context's device, and the embedding where begin is 0; on the CPU the model's own.
+TeacherSource teacher_part(const Model& teacher, int64_t begin, int64_t end, Context& ctx);
+
 /// A Hugging Face folder of which one layer at a time is in memory, and the embedding only before the first one. While
 /// one layer is at work, the system is asked to read the next from disk. Throws Error as CheckpointReader does, and
 /// (bad_input) if a layer is not a plain Llama's.

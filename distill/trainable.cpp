@@ -8,15 +8,16 @@
 
 namespace tangram {
 
-TrainableTensor make_trainable(std::string name, Tensor weight, Tensor grad, bool decay, Arena& arena) {
-  const auto state = [&] { return arena.tensor(weight.rows, weight.cols, DType::f32); };
+TrainableTensor make_trainable(std::string name, Tensor weight, bool decay, Arena* arena) {
+  const auto state = [&] { return arena->tensor(weight.rows, weight.cols, DType::f32); };
   TrainableTensor t{.name = std::move(name),
                     .weight = weight,
                     .master = weight,
                     .moment1 = {},
                     .moment2 = {},
-                    .grad = grad,
+                    .grad = {},
                     .decay = decay};
+  if (!arena) return t;
   if (weight.dtype != DType::f32) t.master = state();
   t.moment1 = state();
   t.moment2 = state();

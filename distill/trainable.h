@@ -29,8 +29,9 @@ struct Trainable {
   std::vector<TrainableTensor> tensors;
 };
 
-/// Optimiser state for `weight` from `arena` (master only where the weight is not f32); `grad` is the caller's.
-TrainableTensor make_trainable(std::string name, Tensor weight, Tensor grad, bool decay, Arena& arena);
+/// Optimiser state for `weight` from `arena` (master only where the weight is not f32); null: another process has it.
+/// `grad` is the caller's to set.
+TrainableTensor make_trainable(std::string name, Tensor weight, bool decay, Arena* arena);
 
 /// Copies the weights to their masters and clears the moments: the start of training.
 void start_training(const Trainable& trainable, Context& ctx);

@@ -7,7 +7,7 @@ set -euo pipefail
 packages=(
   cmake ninja-build g++ pkg-config
   libdnnl-dev libhdf5-dev coinor-libcbc-dev libyaml-cpp-dev nlohmann-json3-dev libfmt-dev libcli11-dev
-  libpcre2-dev libeigen3-dev
+  libpcre2-dev libeigen3-dev libopenmpi-dev openmpi-bin
   "$@"
 )
 

@@ -23,7 +23,7 @@ Context::Context(const Options& options)
       scratch(options.planning ? Arena::planner(options.device)
                                : Arena::growing(options.scratch_bytes, options.device)),
       matmuls(std::make_unique<MatmulCache>()) {
-  static SelfCommunicator self;  // has no state
+  static Communicator self;  // of one rank
   tensor_parallel = &self;
 }
 

@@ -12,6 +12,7 @@
 #include "blocks/unicode.h"
 #include "kernels/cuda_devices.h"
 #include "nas/calibrate.h"
+#include "nas/ranks.h"
 #include "nas/units.h"
 
 namespace tangram {
@@ -105,6 +106,23 @@ struct CommandLine {
   }
 };
 
+/// The verb of the pipeline, or of its stage `only`, on all processes that the launcher has started.
+void run_stages(const CommandLine& line, std::span<const Stage> stages, std::string_view only, const VerbInput& input,
+                Communicator& world) {
+  SearchConfig config = read_search_config(line.run.config, line.run.overrides);
+  if (!line.run.run_dir.empty()) config.run_dir = std::filesystem::absolute(line.run.run_dir).lexically_normal();
+  if (input.threads > 0) config.threads = input.threads;
+  config.threads = threads_of_rank(world, config.threads);
+  Context ctx(Context::Options{.device = input.device, .threads = static_cast<int>(config.threads)});
+  Console silent(stderr, /*terminal=*/false, /*quiet=*/true);
+  Console& console = leads(world) ? input.console : silent;
+  const std::vector<StageResult> results =
+      run_pipeline(stages, config, {only, line.run.again, parse_wave(line.run.wave)}, ctx, console, world);
+  if (!leads(world)) return;
+  if (line.run.calibrate) return calibrate_hardware(config, ctx, input);
+  print_results(input.out, input.json, config, results);
+}
+
 void add_stage_verb(CommandLine& line, std::string_view name, std::string_view summary, std::span<const Stage> stages,
                     std::string_view only) {
   CLI::App& verb = line.add_verb(name, summary, fmt::format("tangram {} configs/quickstart.yaml", name));
@@ -122,14 +140,16 @@ void add_stage_verb(CommandLine& line, std::string_view name, std::string_view s
                   "Then fit the roofline model to what was measured, and write this machine's description, for the key "
                   "hardware of other configs, to calibrated.yaml in the run's folder");
   line.verbs.emplace_back(&verb, [&line, stages, only](const VerbInput& input) {
-    SearchConfig config = read_search_config(line.run.config, line.run.overrides);
-    if (!line.run.run_dir.empty()) config.run_dir = std::filesystem::absolute(line.run.run_dir).lexically_normal();
-    if (input.threads > 0) config.threads = input.threads;
-    Context ctx(Context::Options{.device = input.device, .threads = static_cast<int>(config.threads)});
-    const std::vector<StageResult> results =
-        run_pipeline(stages, config, {only, line.run.again, parse_wave(line.run.wave)}, ctx, input.console);
-    if (line.run.calibrate) return calibrate_hardware(config, ctx, input);
-    print_results(input.out, input.json, config, results);
+    Communicator world = Communicator::world();
+    try {
+      run_stages(line, stages, only, input, world);
+    } catch (const Error& e) {
+      if (world.size() > 1) world.abort(e.what(), static_cast<int>(e.failure));  // the others wait for this one
+      throw;
+    } catch (const std::exception& e) {
+      if (world.size() > 1) world.abort(e.what());
+      throw;
+    }
   });
 }
 

@@ -32,6 +32,7 @@ static void describe(V& v, TrainingConfig& c) {
   v.count("tokens", c.tokens, within(1, kMostTokens));
   v.count("batch_tokens", c.batch_tokens, within(1, kMostTokens));
   v.count("micro_batches", c.micro_batches, within(1, 1 << 20));
+  v.count("shards", c.shards, within(1, 1 << 20));
   v.number("learning_rate", c.learning_rate, {.low = 0, .high = 1, .above_low = true});
   v.fraction("warmup", c.warmup, within(0, 1));
   v.fraction("decay_start", c.decay_start, within(0, 1));

@@ -23,6 +23,7 @@ struct TrainingConfig {
   int64_t tokens = 100'000'000;
   int64_t batch_tokens = 65'536;  ///< of one optimiser step
   int64_t micro_batches = 1;      ///< parts of a batch whose gradients are summed
+  int64_t shards = 1;             ///< equal runs of micro-batches, a power of two, which replicas can share
   double learning_rate = 1e-4;
   double warmup = 0.05;            ///< part of the steps
   double decay_start = 0;          ///< part of the steps; the end of the warm-up if that is later

@@ -1,6 +1,8 @@
 #include "nas/config_checks.h"
 
 #include <algorithm>
+#include <bit>
+#include <numeric>
 
 #include "nas/limit_text.h"
 
@@ -14,6 +16,9 @@ void check_training(const SearchConfig& c, const std::string& key, const Trainin
                      "{} is no multiple of {}, sequence_length {} x micro_batches {}; near: {}", t.batch_tokens, unit,
                      c.data.sequence_length, t.micro_batches,
                      std::max<int64_t>(1, (t.batch_tokens + unit / 2) / unit) * unit);
+  if (!std::has_single_bit(uint64_t(t.shards)) || t.micro_batches % t.shards != 0)
+    throw impossible(c, key + ".shards", "{}: must be a power of two that divides micro_batches {}; near: {}", t.shards,
+                     t.micro_batches, std::gcd(std::bit_floor(uint64_t(t.shards)), uint64_t(t.micro_batches)));
   if (t.tokens < t.batch_tokens)
     throw impossible(c, key + ".tokens", "{} is less than one batch of {}", t.tokens, t.batch_tokens);
 }

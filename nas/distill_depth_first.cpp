@@ -28,9 +28,9 @@ int64_t bytes_in(const fs::path& folder) {
   return bytes;
 }
 
-/// One call of the stage. In its work folder, beside the boundaries: `checkpoint-<layer>.safetensors` of a layer at
-/// work (`pass-<layer>` where it is only passed through), `curve-<layer>.safetensors` of a layer that is done, whose
-/// students are in the library.
+/// One call of the stage. In its work folder, beside the boundaries: `checkpoint-<layer>`, a CheckpointFolder, of a
+/// layer at work (`pass-<layer>` where it is only passed through), `curve-<layer>.safetensors` of a layer that is done,
+/// whose students are in the library.
 class DepthFirstStage {
  public:
   explicit DepthFirstStage(const StageInput& in)
@@ -73,10 +73,9 @@ class DepthFirstStage {
     for (int64_t l = 0; l < layer_count(); ++l) {
       const std::vector<size_t> places = places_of(l);
       const SafeTensors file = read_safetensors(curve_path(l));
-      const Tensor losses = file.at(kCurveName, run_.steps, std::ssize(places));
-      for (size_t s = 0; s < steps; ++s)
-        for (size_t i = 0; i < places.size(); ++i)
-          curve.values[s * columns + places[i]] = losses.row<float>(static_cast<int64_t>(s))[i];
+      const Tensor losses = file.at(kCurveName, std::ssize(places), run_.steps);
+      for (size_t i = 0; i < places.size(); ++i)
+        std::copy_n(losses.row<float>(static_cast<int64_t>(i)), steps, curve.values.data() + places[i] * steps);
     }
     write_curve(in_.run_dir / "distill.csv", curve);
   }
@@ -140,25 +139,25 @@ class DepthFirstStage {
       if (has_boundary(l + 1)) continue;
       DepthFirstLayer pass(run_, l, /*trained=*/false, in_.ctx);
       LossCurve nothing;
-      run_layer(pass, l, in_.work / fmt::format("pass-{}.safetensors", l), "pass through", nothing,
-                [&] { pass.start(); });
-      fs::remove(in_.work / fmt::format("pass-{}.safetensors", l));
+      const fs::path checkpoints = in_.work / fmt::format("pass-{}", l);
+      run_layer(pass, l, checkpoints, "pass through", nothing, [&] { pass.start(); });
+      fs::remove_all(checkpoints);
       if (l > from && l < needed) fs::remove(boundary_path(run_.boundaries, l));
     }
   }
 
   void train(int64_t layer) {
     DepthFirstLayer students(run_, layer, /*trained=*/true, in_.ctx);
-    const fs::path checkpoint = in_.work / fmt::format("checkpoint-{}.safetensors", layer);
+    const fs::path checkpoints = in_.work / fmt::format("checkpoint-{}", layer);
     LossCurve curve;
     for (const size_t place : students.places()) curve.columns.push_back(curve_column(run_.replacements[place]));
-    run_layer(students, layer, checkpoint, "distill", curve,
+    run_layer(students, layer, checkpoints, "distill", curve,
               [&] { students.start(load_statistics(statistics_path(in_.run_dir, layer), run_.teacher.config)); });
     for (const size_t place : students.places())
       save_entry(library_dir(in_.run_dir), students.entry(place), run_.teacher.config);
-    const NamedTensor losses{kCurveName, view_of(curve.values.data(), run_.steps, std::ssize(curve.columns))};
+    const NamedTensor losses{kCurveName, view_of(curve.values.data(), std::ssize(curve.columns), run_.steps)};
     write_safetensors(curve_path(layer), std::span(&losses, 1));
-    fs::remove(checkpoint);
+    fs::remove_all(checkpoints);
     for (int64_t l = 1; l <= layer; ++l)
       if (!is_needed(l)) fs::remove(boundary_path(run_.boundaries, l));
   }
@@ -171,19 +170,19 @@ class DepthFirstStage {
   }
 
   template <class Start>
-  void run_layer(DepthFirstLayer& layer, int64_t index, const fs::path& checkpoint, const char* verb, LossCurve& curve,
+  void run_layer(DepthFirstLayer& layer, int64_t index, const fs::path& checkpoints, const char* verb, LossCurve& curve,
                  Start start) {
     run_training({.label = fmt::format("{} layer {} of {}", verb, index, layer_count()),
                   .steps = run_.steps,
                   .tokens_per_step = training_.batch_tokens,
                   .checkpoint_seconds = in_.config.checkpoint_seconds,
-                  .checkpoint = checkpoint,
+                  .checkpoints = checkpoints,
                   .state = [&] { return layer.state(); },
                   .start = start,
                   .resume = [&](int64_t steps_done) { layer.resume(steps_done); },
                   .before_checkpoint = [&] { layer.flush(); },
                   .step =
-                      [&](int64_t step) {
+                      [&](int64_t step, bool) {
                         layer.step(batches_of_step(tokens_, training_, in_.config.seed, step));
                         return layer.losses();
                       },

@@ -11,9 +11,13 @@
 
 namespace tangram {
 
-/// Throws Error (infeasible), with the plan's figures and what to change, if `distill` or `score` is among `stages` and
-/// needs more memory than the GPU has free. Of `uptrain` nobody knows it before the search has chosen a student.
+/// Throws Error (infeasible), with the plan's figures and what to change, if a stage among `stages` needs more memory
+/// than the GPU has free: pretrain, distill, score, and uptrain if the students are chosen already.
 void check_gpu_memory(const SearchConfig& config, std::span<const std::string_view> stages);
+
+/// The same for the students that the search has chosen for `uptrain`, when the stage begins; none: nothing to refuse.
+/// What `ctx` has of the GPU's memory is free for the stage.
+void check_uptrain_memory(const SearchConfig& config, const Context& ctx);
 
 /// Products take the algorithms of cuBLASLt that `matmuls.txt` in the run's folder names. For a shape that it has not,
 /// one is chosen by measuring when the shape is first met, and is in the file before the product is computed: a run

@@ -4,6 +4,7 @@
 #include "blocks/file.h"
 #include "nas/digest.h"
 #include "nas/gpu_run.h"
+#include "nas/ranks.h"
 #include "nas/stages.h"
 #include "nas/units.h"
 
@@ -62,41 +63,98 @@ std::vector<std::string_view> names_to_run(std::span<const Stage> stages, const 
   return names;
 }
 
+/// One run of the pipeline as the leader sees it, and the other processes follow it.
+class PipelineRun {
+ public:
+  PipelineRun(std::span<const Stage> stages, const SearchConfig& config, const PipelineOptions& options, Context& ctx,
+              Console& console, Communicator& world)
+      : stages_(stages),
+        sections_(config_sections(config)),
+        config_(config),
+        options_(options),
+        ctx_(ctx),
+        console_(console),
+        world_(world) {
+    answer_of_leader(world_, [&] {
+      Digest teacher;
+      teacher.add(sections_.at("teacher"));
+      run_.emplace(config.run_dir, teacher.text());
+      write_file_atomically(config.run_dir / "config.yaml", write_config(config, config.run_dir));
+      return "";
+    });
+  }
+
+  StageResult run(const Stage& stage) {
+    std::string inputs, reason;
+    constexpr char kFirstTime = '0', kAgain = '1';  // then the work folder
+    const std::string answer = answer_of_leader(world_, [&]() -> std::string {
+      check_predecessors(stage, stage.name, stages_, sections_, *run_);
+      inputs = input_digest(stage, sections_, *run_);
+      reason = run_->reason_to_run(stage.name, inputs);
+      if (reason.empty() && !options_.again) return "";
+      console_.say("{}: {}", stage.name, reason.empty() ? "again, as asked" : reason);
+      return (reason.empty() ? kAgain : kFirstTime) + run_->begin(stage.name, inputs).string();
+    });
+    if (answer.empty()) {
+      console_.say("{}: complete", stage.name);
+      return {stage.name, true, 0};
+    }
+    const auto start = std::chrono::steady_clock::now();
+    const std::vector<std::filesystem::path> outputs = outputs_of(stage, answer.substr(1), answer[0] == kAgain);
+    const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
+    answer_of_leader(world_, [&] {
+      if (!outputs.empty()) run_->complete(stage.name, inputs, outputs);
+      return "";
+    });
+    console_.say("{}: {} in {}", stage.name, outputs.empty() ? "these layers done" : "done",
+                 format_seconds(took.count()));
+    return {stage.name, false, took.count()};
+  }
+
+ private:
+  std::vector<std::filesystem::path> outputs_of(const Stage& stage, const std::filesystem::path& work, bool again) {
+    const auto run = [&](Communicator& world) {
+      return stage.run({config_, config_.run_dir, work, ctx_, console_, world, options_.wave, again});
+    };
+    if (stage.on_ranks) {
+      world_.set_label(std::string(stage.name));
+      std::vector<std::filesystem::path> written = run(world_);
+      world_.barrier();  // all of it
+      return written;
+    }
+    std::vector<std::filesystem::path> outputs;
+    answer_of_leader(world_, [&] {
+      Communicator alone;
+      outputs = run(alone);
+      return "";
+    });
+    return outputs;
+  }
+
+  std::span<const Stage> stages_;
+  const Sections sections_;
+  const SearchConfig& config_;
+  const PipelineOptions& options_;
+  Context& ctx_;
+  Console& console_;
+  Communicator& world_;
+  std::optional<RunDirectory> run_;  // the leader's
+};
+
 }  // namespace
 
 std::vector<StageResult> run_pipeline(std::span<const Stage> all, const SearchConfig& config,
-                                      const PipelineOptions& options, Context& ctx, Console& console) {
+                                      const PipelineOptions& options, Context& ctx, Console& console,
+                                      Communicator& world) {
   const std::vector<Stage> stages = stages_of(all, config);
   check_inputs(config);
+  check_same_run(world, config);
   if (ctx.device == Device::cuda) check_gpu_memory(config, names_to_run(stages, config, options));
-  const Sections sections = config_sections(config);
-  Digest teacher;
-  teacher.add(sections.at("teacher"));
-  RunDirectory run(config.run_dir, teacher.text());
-  write_file_atomically(run.root / "config.yaml", write_config(config, run.root));
-  if (ctx.device == Device::cuda) keep_matmul_choices(run.root, ctx, console);
-
+  PipelineRun run(stages, config, options, ctx, console, world);
+  if (ctx.device == Device::cuda) keep_matmul_choices(config.run_dir, ctx, console);
   std::vector<StageResult> results;
-  for (const Stage& stage : stages) {
-    if (!options.only.empty() && stage.name != options.only) continue;
-    check_predecessors(stage, stage.name, stages, sections, run);
-    const std::string inputs = input_digest(stage, sections, run);
-    const std::string reason = run.reason_to_run(stage.name, inputs);
-    if (reason.empty() && !options.again) {
-      console.say("{}: complete", stage.name);
-      results.push_back({stage.name, true, 0});
-      continue;
-    }
-    console.say("{}: {}", stage.name, reason.empty() ? "again, as asked" : reason);
-    const auto start = std::chrono::steady_clock::now();
-    const std::vector<std::filesystem::path> outputs =
-        stage.run({config, run.root, run.begin(stage.name, inputs), ctx, console, options.wave, reason.empty()});
-    const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
-    if (!outputs.empty()) run.complete(stage.name, inputs, outputs);
-    console.say("{}: {} in {}", stage.name, outputs.empty() ? "these layers done" : "done",
-                format_seconds(took.count()));
-    results.push_back({stage.name, false, took.count()});
-  }
+  for (const Stage& stage : stages)
+    if (options.only.empty() || stage.name == options.only) results.push_back(run.run(stage));
   return results;
 }
 

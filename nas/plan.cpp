@@ -158,9 +158,10 @@ class Planner {
     const Batch batch = typical_batch(config_, training);
     const int64_t L = teacher_.config.num_hidden_layers;
     // All layers have the same variants, but that no span ends with the first.
-    const BldPlan needs = depth_first
-                              ? DepthFirstLayer::plan(run, L - 1, batch, machine_.device, 0)
-                              : BldTrainer::plan(teacher_, run.replacements, run.options, batch, machine_.device, 0);
+    const BldPlan needs =
+        depth_first ? DepthFirstLayer::plan(run, L - 1, batch, machine_.device, 0)
+                    : BldTrainer::plan(teacher_, run.replacements, run.options,
+                                       whole_bld(run.replacements, teacher_.config), batch, machine_.device, 0);
     StagePlan stage{.name = "distill",
                     .detail = fmt::format("{}, {} variants of {} layers, {} steps of {} tokens",
                                           depth_first ? "depth first" : "breadth first", run.replacements.size(), L,
@@ -176,7 +177,7 @@ class Planner {
     stage.memory.push_back({"gradients", needs.gradient_bytes});
     // Padding of the state's tensors stands here.
     const int64_t named = needs.weight_bytes + needs.master_bytes + needs.moment_bytes + needs.gradient_bytes;
-    stage.memory.push_back({"activations", needs.state_bytes + needs.work_bytes - named});
+    stage.memory.push_back({"activations", needs.memory_bytes() - named});
     if (depth_first)
       stage.memory.push_back(
           {"boundary batches", streams_read(run.replacements) * BoundaryStream::device_bytes(run.boundary())});

@@ -40,11 +40,11 @@ std::vector<std::filesystem::path> run_pretrain(const StageInput& in) {
                 .steps = steps_of(training),
                 .tokens_per_step = training.batch_tokens,
                 .checkpoint_seconds = in.config.checkpoint_seconds,
-                .checkpoint = in.work / "checkpoint.safetensors",
+                .checkpoints = in.work / "checkpoint",
                 .state = [&] { return trainer.state(); },
                 .resume = [&](int64_t steps_done) { trainer.resume(steps_done); },
                 .step =
-                    [&](int64_t step) {
+                    [&](int64_t step, bool) {
                       const GkdLosses l = trainer.step(batches_of_step(tokens, training, in.config.seed, step));
                       return std::vector<float>{float(l.cross_entropy), float(l.gradient_norm)};
                     },

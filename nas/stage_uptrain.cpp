@@ -2,6 +2,7 @@
 #include "blocks/file.h"
 #include "distill/gkd.h"
 #include "nas/architecture_file.h"
+#include "nas/gpu_run.h"
 #include "nas/run_files.h"
 #include "nas/stages.h"
 #include "nas/training_loop.h"
@@ -13,7 +14,8 @@ namespace {
 void uptrain_student(const StageInput& in, const Model& teacher, const ChosenArchitecture& chosen,
                      const TokenDataset& tokens) {
   const std::filesystem::path folder = student_path(in.run_dir, chosen.name);
-  const std::filesystem::path finished = in.work / (chosen.name + ".finished");
+  const std::filesystem::path checkpoints = in.work / chosen.name / "checkpoint";
+  const std::filesystem::path finished = in.work / chosen.name / "finished";
   if (exists(folder) && exists(finished)) return;
   const TrainingConfig& training = in.config.uptrain.training;
   Model student = move_model(
@@ -31,11 +33,11 @@ void uptrain_student(const StageInput& in, const Model& teacher, const ChosenArc
        .steps = steps_of(training),
        .tokens_per_step = training.batch_tokens,
        .checkpoint_seconds = in.config.checkpoint_seconds,
-       .checkpoint = in.work / (chosen.name + ".safetensors"),
+       .checkpoints = checkpoints,
        .state = [&] { return trainer.state(); },
        .resume = [&](int64_t steps_done) { trainer.resume(steps_done); },
        .step =
-           [&](int64_t step) {
+           [&](int64_t step, bool) {
              // Other sequences first than distillation saw first.
              const GkdLosses l = trainer.step(batches_of_step(tokens, training, in.config.seed + 1, step));
              return std::vector<float>{float(l.cosine), float(l.kl), float(l.cross_entropy), float(l.gradient_norm)};
@@ -45,11 +47,13 @@ void uptrain_student(const StageInput& in, const Model& teacher, const ChosenArc
   save_model(folder, move_model(student, Device::cpu, in.ctx), {.tokenizer_from = teacher_path(in.config, in.run_dir)});
   write_curve(student_curve_path(in.run_dir, chosen.name), curve);
   write_file_atomically(finished, "");
+  remove_all(checkpoints);
 }
 
 }  // namespace
 
 std::vector<std::filesystem::path> run_uptrain(const StageInput& in) {
+  if (in.ctx.device == Device::cuda) check_uptrain_memory(in.config, in.ctx);
   const Model teacher = load_teacher(in.config, in.run_dir, in.config.uptrain.training.dtype);
   const TokenDataset tokens = load_tokens(in.config, in.run_dir, /*validation=*/false);
   const std::filesystem::path architectures = architecture_path(in.run_dir, "any").parent_path();

@@ -5,6 +5,7 @@
 #include <string_view>
 #include <vector>
 
+#include "kernels/communicator.h"
 #include "kernels/context.h"
 #include "nas/config.h"
 #include "nas/progress.h"
@@ -24,6 +25,7 @@ struct StageInput {
   std::filesystem::path work;  ///< its own folder: checkpoints here outlive a kill, and go when the stage is complete
   Context& ctx;
   Console& console;
+  Communicator& world;                  ///< the processes that run this stage
   std::optional<LayerRange> wave = {};  ///< the only layers to work on now
   bool again = false;                   ///< it was complete, and is asked for again
 };
@@ -39,6 +41,7 @@ struct Stage {
   std::vector<std::filesystem::path> (*run)(const StageInput&);
   /// Whether the config has such a stage at all; null: always.
   bool (*is_part_of)(const SearchConfig&) = nullptr;
+  bool on_ranks = false;  ///< several processes share it; else the leader does it while the others wait
 };
 
 /// The pipeline in order; every stage comes behind those it reads from.
@@ -60,8 +63,10 @@ struct PipelineOptions {
   std::optional<LayerRange> wave = {};
 };
 
-/// Runs stages of `stages` in a run directory that belongs to the config's teacher, skipping what is complete.
+/// Runs stages of `stages` in a run directory that belongs to the config's teacher, skipping what is complete. All
+/// processes of `world` call it.
 std::vector<StageResult> run_pipeline(std::span<const Stage> stages, const SearchConfig& config,
-                                      const PipelineOptions& options, Context& ctx, Console& console);
+                                      const PipelineOptions& options, Context& ctx, Console& console,
+                                      Communicator& world);
 
 }  // namespace tangram

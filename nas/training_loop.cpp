@@ -1,81 +1,155 @@
 #include "nas/training_loop.h"
 
+#include <unistd.h>
+
 #include <chrono>
 #include <cmath>
+#include <cstring>
 
 #include "blocks/file.h"
-#include "blocks/safetensors.h"
-#include "kernels/transfer.h"
 #include "nas/units.h"
 
 namespace tangram {
 namespace {
 
-constexpr const char* kCurveName = "curve";
+constexpr int kOrderTag = 200;
 
-Tensor curve_view(LossCurve& curve, int64_t steps) {
-  return view_of(curve.values.data(), steps, static_cast<int64_t>(curve.columns.size()));
-}
+/// What all ranks do behind a step.
+enum class Order : char { go_on = 'g', checkpoint = 'c' };
 
-// Fills the state and the curve from a checkpoint and returns the steps it has done; 0 if there is none.
-int64_t read_checkpoint(const TrainingRun& run, LossCurve& curve, Context& ctx) {
-  if (!std::filesystem::exists(run.checkpoint)) return 0;
-  const SafeTensors file = read_safetensors(run.checkpoint);
-  const auto step = file.metadata.find("steps_done");
-  if (step == file.metadata.end()) throw bad_input("{}: no steps_done in its metadata", file.name);
-  const auto steps_done = parse_count(step->second).value_or(-1);
-  if (steps_done < 1 || steps_done > run.steps)
-    throw bad_input("{}: done {} of {} steps", file.name, step->second, run.steps);
-  for (const NamedTensor& t : run.state()) transfer(t.tensor, file.at(t.name, t.tensor.rows, t.tensor.cols), ctx);
-  copy(curve_view(curve, steps_done), file.at(kCurveName, steps_done, static_cast<int64_t>(curve.columns.size())));
-  return steps_done;
-}
+class Loop {
+ public:
+  Loop(const TrainingRun& run, LossCurve& curve, Console& console, Context& ctx)
+      : run_(run), curve_(curve), console_(console), ctx_(ctx), folder_(run.checkpoints, checkpoint_options(run)) {}
 
-void write_checkpoint(const TrainingRun& run, LossCurve& curve, int64_t steps_done, Context& ctx) {
-  std::vector<NamedTensor> tensors = run.state();
-  tensors.push_back({kCurveName, curve_view(curve, steps_done)});
-  write_safetensors(run.checkpoint, tensors, {{"steps_done", std::to_string(steps_done)}}, &ctx);
-}
+  void operator()() {
+    curve_.values.assign(curve_.columns.size() * static_cast<size_t>(run_.steps), 0.0f);
+    const int64_t first = read_checkpoint();
+    if (first > 0) {
+      run_.resume(first);
+      console_.say("{}: goes on after step {} of {}", run_.label, first, run_.steps);
+    } else if (run_.start) {
+      run_.start();
+    }
+    Progress progress(console_, run_.label, "tokens", double(run_.steps * run_.tokens_per_step),
+                      double(first * run_.tokens_per_step));
+    last_checkpoint_ = Clock::now();
+    for (int64_t step = first; step < run_.steps; ++step) {
+      const bool is_last = step + 1 == run_.steps;
+      const Order order = order_behind(step);
+      const std::vector<float> row = run_.step(step, is_last);
+      CHECK(row.size() == curve_.columns.size(), "{} numbers for {} columns", row.size(), curve_.columns.size());
+      for (size_t c = 0; c < row.size(); ++c) *curve_value(c, step) = row[c];
+      progress.update(double((step + 1) * run_.tokens_per_step), run_.note(row));
+      if (is_last || order == Order::checkpoint) write_checkpoint(step + 1);
+    }
+    folder_.finish();
+    gather_curve();
+  }
 
-double seconds_since(std::chrono::steady_clock::time_point start) {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-}
+ private:
+  using Clock = std::chrono::steady_clock;
+
+  static CheckpointOptions checkpoint_options(const TrainingRun& run) {
+    CheckpointOptions options;
+    // A state that takes more than a quarter of the machine's memory is not copied for its checkpoint.
+    options.max_snapshot_bytes = int64_t{sysconf(_SC_PHYS_PAGES)} * sysconf(_SC_PAGESIZE) / 4;
+    if (run.world && run.world->size() > 1)
+      options.ranks = {run.world->rank(), run.world->size(),
+                       [&run](const std::string& text) { return run.world->gather(text); }};
+    return options;
+  }
+
+  int ranks() const { return run_.world ? run_.world->size() : 1; }
+  bool leads() const { return !run_.world || run_.world->rank() == 0; }
+  bool owns(size_t column) const { return run_.owns ? run_.owns(column) : leads(); }
+
+  float* curve_value(size_t column, int64_t step) { return curve_.values.data() + int64_t(column) * run_.steps + step; }
+
+  /// The columns that this process owns, or all, of the steps done.
+  std::vector<NamedTensor> columns(int64_t steps_done, bool all) {
+    std::vector<NamedTensor> tensors;
+    for (size_t c = 0; c < curve_.columns.size(); ++c)
+      if (all || owns(c)) tensors.push_back({fmt::format("curve/{}", c), view_of(curve_value(c, 0), 1, steps_done)});
+    return tensors;
+  }
+
+  /// Fills the state and the curve from the newest checkpoint and returns the steps it has done; 0 if there is none.
+  int64_t read_checkpoint() {
+    const std::optional<Checkpoint> checkpoint = folder_.newest();
+    if (!checkpoint) return 0;
+    const int64_t steps_done = checkpoint->steps_done;
+    for (const std::string& problem : checkpoint->passed_over)
+      console_.say("{}: {}; the checkpoint of step {} takes its place", run_.label, problem, steps_done);
+    if (steps_done < 1 || steps_done > run_.steps)
+      throw bad_input("{}: done {} of {} steps", checkpoint->state.name, steps_done, run_.steps);
+    checkpoint->read(run_.state(), ctx_);
+    checkpoint->read(columns(steps_done, /*all=*/true), ctx_);
+    return steps_done;
+  }
+
+  void write_checkpoint(int64_t steps_done) {
+    if (run_.before_checkpoint) run_.before_checkpoint();
+    std::vector<NamedTensor> tensors = run_.state();
+    for (NamedTensor& column : columns(steps_done, /*all=*/false)) tensors.push_back(std::move(column));
+    folder_.write(steps_done, tensors, {{"run", run_.label}}, ctx_);
+    last_checkpoint_ = Clock::now();
+  }
+
+  /// The leader decides, by its own clock, and the others hear of it before they begin the step.
+  Order order_behind(int64_t step) {
+    if (ranks() > 1) run_.world->set_label(fmt::format("{}, step {}", run_.label, step));
+    if (!leads()) return static_cast<Order>(run_.world->receive_string(0, kOrderTag).at(0));
+    const std::chrono::duration<double> since = Clock::now() - last_checkpoint_;
+    const bool is_due = folder_.poll() && since.count() >= run_.checkpoint_seconds;
+    const Order order = is_due ? Order::checkpoint : Order::go_on;
+    std::vector<Pending> orders;
+    for (int r = 1; r < ranks(); ++r)
+      orders.push_back(run_.world->send(std::string(1, static_cast<char>(order)), r, kOrderTag));
+    for (Pending& sent : orders) sent.wait();
+    return order;
+  }
+
+  /// The leader gets the columns of the others.
+  void gather_curve() {
+    if (ranks() == 1) return;
+    std::string mine;
+    for (const NamedTensor& column : columns(run_.steps, /*all=*/false))
+      mine += fmt::format("{} ", column.name.substr(column.name.find('/') + 1)) +
+              std::string(column.tensor.as<char>(), size_t(column.tensor.bytes()));
+    const std::vector<std::string> all = run_.world->gather(mine);
+    const size_t bytes = static_cast<size_t>(run_.steps) * sizeof(float);
+    for (const std::string& text : all)
+      for (size_t at = 0; at < text.size();) {
+        const size_t space = text.find(' ', at);
+        const size_t column = std::stoul(text.substr(at, space - at));
+        std::memcpy(curve_value(column, 0), text.data() + space + 1, bytes);
+        at = space + 1 + bytes;
+      }
+  }
+
+  const TrainingRun& run_;
+  LossCurve& curve_;
+  Console& console_;
+  Context& ctx_;
+  CheckpointFolder folder_;
+  Clock::time_point last_checkpoint_;
+};
 
 }  // namespace
 
 void run_training(const TrainingRun& run, LossCurve& curve, Console& console, Context& ctx) {
-  const size_t columns = curve.columns.size();
-  curve.values.assign(static_cast<size_t>(run.steps) * columns, 0.0f);
-  const int64_t first = read_checkpoint(run, curve, ctx);
-  if (first > 0) {
-    run.resume(first);
-    console.say("{}: goes on after step {} of {}", run.label, first, run.steps);
-  } else if (run.start) {
-    run.start();
-  }
-  Progress progress(console, run.label, "tokens", double(run.steps * run.tokens_per_step),
-                    double(first * run.tokens_per_step));
-  auto last_checkpoint = std::chrono::steady_clock::now();
-  for (int64_t step = first; step < run.steps; ++step) {
-    const std::vector<float> row = run.step(step);
-    CHECK(row.size() == columns, "{} numbers for {} columns", row.size(), columns);
-    std::copy(row.begin(), row.end(), curve.values.begin() + step * static_cast<int64_t>(columns));
-    progress.update(double((step + 1) * run.tokens_per_step), run.note(row));
-    if (step + 1 == run.steps || seconds_since(last_checkpoint) >= run.checkpoint_seconds) {
-      if (run.before_checkpoint) run.before_checkpoint();
-      write_checkpoint(run, curve, step + 1, ctx);
-      last_checkpoint = std::chrono::steady_clock::now();
-    }
-  }
+  Loop(run, curve, console, ctx)();
 }
 
 void write_curve(const std::filesystem::path& path, const LossCurve& curve) {
   std::string text = "step";
   for (const std::string& column : curve.columns) text += "," + column;
   const size_t columns = curve.columns.size();
-  for (size_t step = 0; step * columns < curve.values.size(); ++step) {
+  const size_t steps = columns > 0 ? curve.values.size() / columns : 0;
+  for (size_t step = 0; step < steps; ++step) {
     text += fmt::format("\n{}", step);
-    for (size_t c = 0; c < columns; ++c) text += fmt::format(",{}", curve.values[step * columns + c]);
+    for (size_t c = 0; c < columns; ++c) text += fmt::format(",{}", curve.values[c * steps + step]);
   }
   write_file_atomically(path, text + "\n");
 }
@@ -93,9 +167,10 @@ Schedule schedule_of(const TrainingConfig& config) {
 int64_t steps_of(const TrainingConfig& config) { return config.tokens / config.batch_tokens; }
 
 std::vector<Batch> batches_of_step(const TokenDataset& dataset, const TrainingConfig& config, uint64_t seed,
-                                   int64_t step) {
+                                   int64_t step, int64_t replica, int64_t replicas) {
   std::vector<Batch> batches;
-  for (int64_t m = 0; m < config.micro_batches; ++m)
+  const int64_t count = config.micro_batches / replicas;
+  for (int64_t m = replica * count; m < (replica + 1) * count; ++m)
     batches.push_back(
         training_batch(dataset, config.batch_tokens / config.micro_batches, seed, step * config.micro_batches + m));
   return batches;

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "blocks/model.h"
+#include "distill/checkpoint_folder.h"
 #include "nas/config.h"
 #include "nas/progress.h"
 
@@ -13,7 +14,7 @@ namespace tangram {
 /// Numbers that a training run records of every step, such as the loss of every variant.
 struct LossCurve {
   std::vector<std::string> columns;
-  std::vector<float> values;  ///< (steps, columns)
+  std::vector<float> values;  ///< (columns, steps)
 };
 
 /// A training run as the loop sees it.
@@ -21,17 +22,23 @@ struct TrainingRun {
   std::string label;  ///< "distill", for progress and messages
   int64_t steps = 0, tokens_per_step = 0;
   double checkpoint_seconds = 300;
-  std::filesystem::path checkpoint;                             ///< where the state is kept between checkpoints
-  std::function<std::vector<NamedTensor>()> state;              ///< what a checkpoint reads and writes
-  std::function<void()> start = {};                             ///< where there is no checkpoint; or null
-  std::function<void(int64_t steps_done)> resume;               ///< after the state was filled
-  std::function<void()> before_checkpoint = {};                 ///< or null
-  std::function<std::vector<float>(int64_t step)> step;         ///< does one and returns its row of the curve
+  std::filesystem::path checkpoints;                ///< their folder: see CheckpointFolder
+  std::function<std::vector<NamedTensor>()> state;  ///< what a checkpoint reads and writes
+  std::function<void()> start = {};                 ///< where there is no checkpoint; or null
+  std::function<void(int64_t steps_done)> resume;   ///< after the state was filled
+  std::function<void()> before_checkpoint = {};     ///< or null
+  /// Does one and returns its row of the curve. `is_last`: there is none after it in this process.
+  std::function<std::vector<float>(int64_t step, bool is_last)> step;
   std::function<std::string(std::span<const float> row)> note;  ///< for the progress line
+  Communicator* world = nullptr;                                ///< of the processes that run it together, if several
+  std::function<bool(size_t column)> owns = {};                 ///< of the curve's columns; null: the leader has all
 };
 
-/// Runs all steps that the checkpoint has not done, writing it every `checkpoint_seconds` and at the end. A killed run
-/// that is called again ends with the same bytes. `curve.columns` is given; its values are filled.
+/// Runs all steps that the newest whole checkpoint has not done. Another is written beside the training every
+/// `checkpoint_seconds` by the clock of rank 0, or as soon as the one before it is on disk if that takes longer; and
+/// one at the end. A killed run that is called again ends with the same bytes. `curve.columns` is given; its values are
+/// filled on the leader. Processes need not be at the same step: the leader tells the others of each step what to do
+/// behind it, and none waits for another but for its data.
 void run_training(const TrainingRun& run, LossCurve& curve, Console& console, Context& ctx);
 
 /// `step,<column>,…` lines.
@@ -51,7 +58,8 @@ Options trainer_options(const TrainingConfig& config) {
   options.micro_batches = config.micro_batches;
   return options;
 }
+/// Of a replica, its equal part of them.
 std::vector<Batch> batches_of_step(const TokenDataset& dataset, const TrainingConfig& config, uint64_t seed,
-                                   int64_t step);
+                                   int64_t step, int64_t replica = 0, int64_t replicas = 1);
 
 }  // namespace tangram

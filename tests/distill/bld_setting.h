@@ -51,15 +51,18 @@ struct BldSetting {
   }
 };
 
+/// Between the parameters of two entries of one dtype.
 inline double largest_difference(const LibraryEntry& a, const LibraryEntry& b) {
   double largest = 0;
+  const auto value = [](Tensor x, int64_t r, int64_t c) {
+    return x.dtype == DType::f32 ? double(x.row<float>(r)[c]) : double(x.row<bf16>(r)[c]);
+  };
   for (Subblock s : {Subblock::attention, Subblock::ffn}) {
     if (!a.of(s)) continue;
     for (size_t p = 0; p < a.of(s)->params.size(); ++p) {
       const Tensor x = a.of(s)->params[p].values, y = b.of(s)->params[p].values;
       for (int64_t r = 0; r < x.rows; ++r)
-        for (int64_t c = 0; c < x.cols; ++c)
-          largest = std::max(largest, std::abs(double(x.row<float>(r)[c]) - double(y.row<float>(r)[c])));
+        for (int64_t c = 0; c < x.cols; ++c) largest = std::max(largest, std::abs(value(x, r, c) - value(y, r, c)));
     }
   }
   return largest;

@@ -142,6 +142,17 @@ TEST_F(DepthFirstTest, ResumedLayerEndsWithTheSameBytes) {
   go_on(resumed, 2, kSteps);
   expect_same(whole, resumed);
   EXPECT_TRUE(read_text_file(boundary_path(folder.path, 2), 1 << 20) == boundary);
+
+  // An earlier checkpoint serves a layer that had finished, too.
+  Result again{
+      .losses = killed.losses, .entries = {}, .layer = std::make_shared<DepthFirstLayer>(depth, 1, true, setting.ctx)};
+  const std::vector<NamedTensor> state_again = again.layer->state();
+  for (size_t i = 0; i < state_again.size(); ++i)
+    std::copy(checkpoint[i].begin(), checkpoint[i].end(), state_again[i].tensor.as<float>());
+  again.layer->resume(2);
+  go_on(again, 2, kSteps);
+  expect_same(whole, again);
+  EXPECT_TRUE(read_text_file(boundary_path(folder.path, 2), 1 << 20) == boundary);
 }
 
 TEST_F(DepthFirstTest, UntrainedLayersCarryTheSameStreamOn) {

@@ -7,7 +7,9 @@
 #include "kernels/elementwise.h"
 #include "kernels/matmul.h"
 #include "kernels/transfer.h"
+#include "nas/architecture_file.h"
 #include "nas/gpu_run.h"
+#include "nas/run_files.h"
 #include "tests/blocks/folder.h"
 #include "tests/nas/command_line.h"
 
@@ -95,31 +97,64 @@ TEST_F(CudaRun, ReplacesAlgorithmsOfAnotherGpuAndSaysSo) {
   EXPECT_EQ(content().find("of old"), std::string::npos) << content();
 }
 
+/// A config whose teacher, of `hidden_size`, is pretrained and distilled in batches of `batch_tokens`.
+std::string config_of(int64_t hidden_size, int64_t batch_tokens) {
+  return fmt::format(
+      "teacher: {{pretrain: {{model: {{hidden_size: {0}, intermediate_size: {1}, num_hidden_layers: 8, "
+      "num_attention_heads: {2}, num_key_value_heads: 8, rope_theta: 10000}}, tokens: {3}, batch_tokens: {3}}}}}\n"
+      "data: {{skills: {{seed: 1, train_tokens: 4e5, validation_tokens: 4e4}}, sequence_length: 128}}\n"
+      "search_space: {{attention: [gqa_1, linear], ffn: [0.5]}}\n"
+      "distill: {{tokens: 4096, batch_tokens: 4096}}\n"
+      "score: {{tokens: 4096, objective: kl_divergence}}\n"
+      "scenarios: {{chat: {{input_tokens: 64, output_tokens: 64, concurrency: 2}}}}\n"
+      "constraints: {{memory: 60%}}\n"
+      "uptrain: {{tokens: {3}, batch_tokens: {3}}}\n",
+      hidden_size, 4 * hidden_size, hidden_size / 128, batch_tokens);
+}
+
 TEST_F(CudaRun, IsRefusedBeforeItsWorkWhereMemoryIsShort) {
-  write_file_atomically(folder / "search.yaml",
-                        "teacher: {pretrain: {model: {hidden_size: 32768, intermediate_size: 131072, "
-                        "num_hidden_layers: 8, num_attention_heads: 256, num_key_value_heads: 8, rope_theta: 10000}, "
-                        "tokens: 4096, batch_tokens: 4096}}\n"
-                        "data: {skills: {seed: 1, train_tokens: 4e5, validation_tokens: 4e4}, sequence_length: 128}\n"
-                        "search_space: {attention: [gqa_1, linear], ffn: [0.5]}\n"
-                        "distill: {tokens: 4096, batch_tokens: 4096}\n"
-                        "score: {tokens: 4096, objective: kl_divergence}\n"
-                        "scenarios: {chat: {input_tokens: 64, output_tokens: 64, concurrency: 2}}\n"
-                        "constraints: {memory: 60%}\n");
-  for (const char* verb : {"run", "distill"}) {
-    const Outcome outcome =
-        call_with({verb, folder / "search.yaml", "--run-dir", folder / "run", "--device", "cuda"}, all_stages(), {});
+  write_file_atomically(folder / "search.yaml", config_of(32768, 4096));
+  const auto call = [&](const char* verb) {
+    return call_with({verb, folder / "search.yaml", "--run-dir", folder / "run", "--device", "cuda"}, all_stages(), {});
+  };
+  const std::pair<const char*, const char*> refused[] = {
+      {"run", "pretrain needs "}, {"pretrain", "pretrain needs "}, {"distill", "distill needs "}};
+  for (const auto& [verb, message] : refused) {
+    const Outcome outcome = call(verb);
     EXPECT_EQ(outcome.code, 3) << outcome.err;
-    EXPECT_NE(outcome.err.find("distill needs "), std::string::npos) << outcome.err;
-    EXPECT_NE(outcome.err.find("(teacher "), std::string::npos) << outcome.err;
-    EXPECT_NE(outcome.err.find("nothing but a smaller teacher would fit"), std::string::npos) << outcome.err;
+    EXPECT_NE(outcome.err.find(message), std::string::npos) << outcome.err;
+    const char* advice = *verb == 'd' ? "nothing but a smaller teacher would fit" : "more micro-batches do not suffice";
+    EXPECT_NE(outcome.err.find(advice), std::string::npos) << outcome.err;
     EXPECT_FALSE(fs::exists(folder / "run"));
   }
   // A stage that needs little is not refused: this one only lacks what an earlier one makes.
-  const Outcome search =
-      call_with({"search", folder / "search.yaml", "--run-dir", folder / "run", "--device", "cuda"}, all_stages(), {});
+  const Outcome search = call("search");
   EXPECT_EQ(search.code, 2) << search.err;
   EXPECT_NE(search.err.find("is to run first"), std::string::npos) << search.err;
+}
+
+// A step of 4 M tokens at once takes more than any GPU has; in smaller pieces, or of 4096 tokens, it fits into 16 GiB.
+TEST_F(CudaRun, RefusesAStudentThatDoesNotFitBeforeItsHealing) {
+  ChosenArchitecture chosen;
+  chosen.name = chosen.target = "small";
+  chosen.method = "mip", chosen.objective = "kl_divergence";
+  chosen.blocks.assign(8, {.attention = "gqa_8", .ffn = "ffn_8192"});
+  const auto uptrain = [&](int64_t batch_tokens) {
+    write_file_atomically(folder / "search.yaml", config_of(2048, batch_tokens));
+    fs::create_directories(folder / "run/architectures");
+    write_architecture(architecture_path(folder / "run", "small"), chosen);
+    return call_with({"uptrain", folder / "search.yaml", "--run-dir", folder / "run", "--device", "cuda"}, all_stages(),
+                     {});
+  };
+  const Outcome refused = uptrain(int64_t{1} << 22);
+  EXPECT_EQ(refused.code, 3) << refused.err;
+  EXPECT_NE(refused.err.find("uptrain of small needs "), std::string::npos) << refused.err;
+  EXPECT_NE(refused.err.find("(teacher "), std::string::npos) << refused.err;
+  EXPECT_NE(refused.err.find("; uptrain.micro_batches="), std::string::npos) << refused.err;
+  EXPECT_FALSE(fs::exists(folder / "run/run.json"));
+  const Outcome passed = uptrain(4096);  // and lacks the rest of the run
+  EXPECT_EQ(passed.code, 2) << passed.err;
+  EXPECT_EQ(passed.err.find("needs "), std::string::npos) << passed.err;
 }
 
 }  // namespace

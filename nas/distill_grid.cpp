@@ -1,0 +1,181 @@
+#include "nas/distill_grid.h"
+
+#include <algorithm>
+#include <map>
+
+#include "nas/stage_distill.h"
+#include "nas/units.h"
+
+namespace tangram {
+namespace {
+
+/// Units of a stage in so many waves, the largest first to the one with least state.
+std::vector<std::vector<size_t>> deal_out(const BldStage& stage, std::span<const BldUnit> units, size_t waves) {
+  std::vector<size_t> by_size;
+  for (size_t u = stage.first_unit; u < stage.first_unit + stage.unit_count; ++u) by_size.push_back(u);
+  std::stable_sort(by_size.begin(), by_size.end(),
+                   [&](size_t a, size_t b) { return units[a].state_bytes > units[b].state_bytes; });
+  std::vector<std::vector<size_t>> dealt(waves);
+  std::vector<int64_t> bytes(waves, 0);
+  for (const size_t u : by_size) {
+    const size_t least = static_cast<size_t>(std::min_element(bytes.begin(), bytes.end()) - bytes.begin());
+    dealt[least].push_back(u);
+    bytes[least] += units[u].state_bytes;
+  }
+  for (std::vector<size_t>& wave : dealt) std::sort(wave.begin(), wave.end());
+  return dealt;
+}
+
+class GridSearch {
+ public:
+  GridSearch(const SearchConfig& config, const ModelConfig& teacher, const RankLimits& limits)
+      : config_(config),
+        teacher_(teacher),
+        limits_(limits),
+        options_(bld_options(config)),
+        replacements_(trained_replacements(config, teacher)),
+        batch_(blank_batch(options_.batch_tokens, config.data.sequence_length)) {
+    start_.units = units_of(replacements_);
+    start_.layer_flops = add_costs(start_.units, replacements_, teacher, dtype(), options_, batch_, limits.device);
+  }
+
+  DistillGrid best(int64_t ranks) const {
+    if (start_.units.empty()) throw bad_input("the search space has nothing to train");
+    std::optional<DistillGrid> best;
+    for (int64_t replicas = 1; replicas <= options_.shards && replicas <= ranks; replicas *= 2) {
+      if (ranks % replicas != 0 || ranks / replicas > std::ssize(start_.units)) continue;
+      DistillGrid grid = with(ranks / replicas, replicas);
+      if (!grid.waves.empty() &&
+          (!best || grid.slowest_flops(options_.micro_batches) < best->slowest_flops(options_.micro_batches)))
+        best = std::move(grid);
+    }
+    if (best) return *best;
+    refuse(ranks);
+  }
+
+ private:
+  DType dtype() const { return config_.distill.training.dtype; }
+
+  /// Of this shape; without waves if it does not fit.
+  DistillGrid with(int64_t stages, int64_t replicas) const {
+    DistillGrid grid = start_;
+    grid.replicas = replicas;
+    const std::vector<double> speeds(static_cast<size_t>(stages), 1.0);
+    grid.stages = cut_stages(grid.units, grid.layer_flops, speeds);
+    grid.balance = balance(grid.stages, speeds);
+    size_t most_units = 0;
+    for (const BldStage& stage : grid.stages) most_units = std::max(most_units, stage.unit_count);
+    for (size_t waves = 1; waves <= most_units; ++waves) {
+      set_waves(grid, waves);
+      if (fits(grid)) return grid;
+    }
+    grid.waves.clear();
+    return grid;
+  }
+
+  bool fits(const DistillGrid& grid) const {
+    if (!limits_.memory_bytes) return true;
+    for (size_t w = 0; w < grid.waves.size(); ++w)
+      for (size_t s = 0; s < grid.stages.size(); ++s)
+        if (rank_memory_bytes(grid, w, s) > *limits_.memory_bytes) return false;
+    return true;
+  }
+
+  int64_t rank_memory_bytes(const DistillGrid& grid, size_t wave, size_t stage) const {
+    const BldPart part = planned_part(grid, wave, stage);
+    // Stages with the same units on as many layers take the same: few have to be laid out.
+    std::string shape = fmt::format("{} {} {}:", grid.replicas, part.end - part.begin, part.next_rank >= 0);
+    for (const size_t place : part.places)
+      shape += fmt::format(" {}-{}.{}", replacements_[place].first_layer - part.begin, replacements_[place].layer_count,
+                           replacements_[place].name());
+    const auto found = known_bytes_.find(shape);
+    if (found != known_bytes_.end()) return found->second;
+    Arena layer = Arena::planner(limits_.device);
+    for (const Subblock s : {Subblock::attention, Subblock::ffn})
+      make_weights(teacher_choice(s, teacher_), teacher_, dtype(), layer);
+    const int64_t embedding = part.begin == 0 ? teacher_.vocab_size * teacher_.hidden_size * size_of(dtype()) : 0;
+    const BldPlan plan = BldTrainer::plan(planned_teacher(teacher_, dtype(), limits_.device), replacements_, options_,
+                                          part, batch_, limits_.device, 0);
+    return known_bytes_[shape] =
+               plan.memory_bytes() + plan.scratch_bytes + embedding + (part.end - part.begin) * layer.used_bytes();
+  }
+
+  [[noreturn]] void refuse(int64_t ranks) const {
+    if (limits_.memory_bytes && ranks <= std::ssize(start_.units) * options_.shards)
+      throw Error(fmt::format("distill does not fit on {} ranks with {} each, not even with one variant group a wave; "
+                              "take more ranks, smaller micro-batches (distill.micro_batches) or fewer variants",
+                              ranks, format_bytes(double(*limits_.memory_bytes))),
+                  Failure::infeasible);
+    int64_t most = 0;
+    for (int64_t n = 1; n < ranks; ++n)
+      for (int64_t replicas = 1; replicas <= options_.shards && replicas <= n; replicas *= 2)
+        if (n % replicas == 0 && n / replicas <= std::ssize(start_.units)) most = n;
+    throw bad_input(
+        "{} ranks for {} units of work (a layer's variants of one subblock, a pair or a span) in {} shards of each "
+        "step: no grid of stages times replicas has so many; take {} ranks, or set distill.shards to a power of two "
+        "that divides distill.micro_batches={}",
+        ranks, start_.units.size(), options_.shards, most, options_.micro_batches);
+  }
+
+  const SearchConfig& config_;
+  const ModelConfig& teacher_;
+  const RankLimits limits_;
+  const BldOptions options_;
+  const std::vector<Replacement> replacements_;
+  const Batch batch_;
+  DistillGrid start_;
+  mutable std::map<std::string, int64_t> known_bytes_;
+};
+
+}  // namespace
+
+void set_waves(DistillGrid& grid, size_t count) {
+  grid.waves.assign(count, {});
+  for (const BldStage& stage : grid.stages) {
+    const auto dealt = deal_out(stage, grid.units, count);
+    for (size_t w = 0; w < count; ++w) grid.waves[w].push_back(dealt[w]);
+  }
+}
+
+double DistillGrid::slowest_flops(int64_t micro_batches) const {
+  double most = 0;
+  for (const BldStage& stage : stages) {
+    const double teacher = layer_flops * double(stage.end - stage.begin);
+    most = std::max(most, stage.flops + teacher * double(waves.size() - 1));
+  }
+  return most * double(micro_batches) / double(replicas);
+}
+
+DistillGrid distill_grid(const SearchConfig& config, const ModelConfig& teacher, int64_t ranks,
+                         const RankLimits& limits) {
+  return GridSearch(config, teacher, limits).best(ranks);
+}
+
+BldPart planned_part(const DistillGrid& grid, size_t wave, size_t stage) {
+  const BldStage& own = grid.stages[stage];
+  BldPart part{.places = {}, .begin = own.begin, .end = own.end, .replicas = {.count = grid.replicas}};
+  for (const size_t unit : grid.waves[wave][stage])
+    part.places.insert(part.places.end(), grid.units[unit].places.begin(), grid.units[unit].places.end());
+  std::sort(part.places.begin(), part.places.end());
+  const auto replicas = static_cast<int>(grid.replicas), first = static_cast<int>(stage) * replicas;
+  if (stage > 0) part.previous_rank = first - replicas;
+  if (stage + 1 < grid.stages.size()) {
+    part.next_begin = grid.stages[stage + 1].begin;
+    part.next_rank = first + replicas;
+  }
+  return part;
+}
+
+BldPart part_of(const DistillGrid& grid, size_t wave, Communicator& world, Communicator& replicas) {
+  const int stage = world.rank() / static_cast<int>(grid.replicas);
+  BldPart part = planned_part(grid, wave, static_cast<size_t>(stage));
+  const int replica = world.rank() % static_cast<int>(grid.replicas);
+  part.replicas.index = replica;
+  part.replicas.group = &replicas;
+  part.world = &world;
+  if (part.previous_rank >= 0) part.previous_rank += replica;
+  if (part.next_rank >= 0) part.next_rank += replica;
+  return part;
+}
+
+}  // namespace tangram

@@ -1,0 +1,109 @@
+#include "nas/ranks.h"
+
+#include <sched.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <condition_variable>
+#include <mutex>
+#include <thread>
+
+#include "nas/digest.h"
+
+namespace tangram {
+namespace {
+
+constexpr int kAnswerTag = 100;
+constexpr auto kSignOfLife = std::chrono::seconds(2);
+
+// The first character of the leader's messages.
+constexpr char kWorking = 'w', kAnswer = 'a';
+
+/// Sends every other rank a sign of life every few seconds until it is destroyed.
+class SignsOfLife {
+ public:
+  explicit SignsOfLife(Communicator& world)
+      : thread_([this, &world] {
+          std::unique_lock lock(mutex_);
+          while (!stop_.wait_for(lock, kSignOfLife, [this] { return done_; }))
+            for (int r = 1; r < world.size(); ++r) world.send(std::string(1, kWorking), r, kAnswerTag).wait();
+        }) {}
+  ~SignsOfLife() {
+    {
+      const std::lock_guard lock(mutex_);
+      done_ = true;
+    }
+    stop_.notify_one();
+    thread_.join();
+  }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable stop_;
+  bool done_ = false;
+  std::thread thread_;
+};
+
+std::string wait_for_answer(Communicator& world) {
+  while (true) {
+    std::string message = world.receive_string(0, kAnswerTag);
+    if (message[0] == kWorking) continue;
+    const std::string text = message.substr(1);
+    if (message[0] == kAnswer) return text;
+    throw Error(text, static_cast<Failure>(message[0] - '0'));
+  }
+}
+
+/// Processors that this process may run on.
+int64_t allowed_processors() {
+  cpu_set_t set;
+  return sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
+}
+
+}  // namespace
+
+std::string answer_of_leader(Communicator& world, const std::function<std::string()>& work) {
+  if (world.size() == 1) return work();
+  if (!leads(world)) return wait_for_answer(world);
+  const auto tell = [&](char kind, const std::string& text) {
+    for (int r = 1; r < world.size(); ++r) world.send(kind + text, r, kAnswerTag).wait();
+  };
+  try {
+    std::string answer;
+    {
+      const SignsOfLife signs(world);
+      answer = work();
+    }
+    tell(kAnswer, answer);
+    return answer;
+  } catch (const Error& e) {
+    tell(static_cast<char>('0' + static_cast<int>(e.failure)), e.what());
+    throw;
+  }
+}
+
+void check_same_run(Communicator& world, const SearchConfig& config) {
+  if (world.size() == 1) return;
+  world.same_everywhere(fingerprint("/proc/self/exe"), "digest of the program");
+  Digest digest;
+  for (const auto& [key, text] : config_sections(config)) digest.add(key + ": " + text + "\n");
+  world.same_everywhere(digest.text(), "digest of the config, teacher and text");
+  world.same_everywhere(config.run_dir.string(), "run directory");
+}
+
+int64_t threads_of_rank(Communicator& world, int64_t threads) {
+  if (world.size() == 1 || threads > 0) return threads;
+  char host[256] = {};
+  gethostname(host, sizeof host - 1);
+  std::string place = host;
+  cpu_set_t set;
+  sched_getaffinity(0, sizeof set, &set);
+  for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu)
+    if (CPU_ISSET(cpu, &set)) place += fmt::format(" {}", cpu);
+  const std::vector<std::string> places = world.gather(place);  // the same for those that share processors
+  const int64_t sharing = std::count(places.begin(), places.end(), place);
+  return std::max<int64_t>(1, allowed_processors() / sharing);
+}
+
+}  // namespace tangram

@@ -1,0 +1,26 @@
+#pragma once
+#include <functional>
+#include <string>
+
+#include "kernels/communicator.h"
+#include "nas/config.h"
+
+// What the processes of one run agree on. Rank 0 leads: it holds the run directory and does what is done once.
+
+namespace tangram {
+
+inline bool leads(const Communicator& world) { return world.rank() == 0; }
+
+/// What `work` answers, which only the leader does, however long it takes, while the others wait. An Error of it is
+/// thrown on every rank. Meanwhile the leader shows them that it lives.
+std::string answer_of_leader(Communicator& world, const std::function<std::string()>& work);
+
+/// Throws Error (bad_input) on every rank, naming those that differ, unless all run the same program on the same config
+/// and find the same teacher and text.
+void check_same_run(Communicator& world, const SearchConfig& config);
+
+/// Threads that each process may use, where `threads` are not set: those of its node, shared evenly with the other
+/// processes that are there. Where the launcher has bound processes to processors, these count.
+int64_t threads_of_rank(Communicator& world, int64_t threads);
+
+}  // namespace tangram
