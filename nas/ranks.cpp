@@ -60,6 +60,12 @@ std::string wait_for_answer(Communicator& world) {
   }
 }
 
+std::string host_name() {
+  char host[256] = {};
+  gethostname(host, sizeof host - 1);
+  return host;
+}
+
 /// Processors that this process may run on.
 int64_t allowed_processors() {
   cpu_set_t set;
@@ -119,11 +125,15 @@ void check_same_run(Communicator& world, const SearchConfig& config) {
   world.same_everywhere(config.run_dir.string(), "run directory");
 }
 
+int64_t ranks_on_node(Communicator& world) {
+  const std::string mine = host_name();
+  const std::vector<std::string> hosts = world.gather(mine);
+  return std::count(hosts.begin(), hosts.end(), mine);
+}
+
 int64_t threads_of_rank(Communicator& world, int64_t threads) {
   if (world.size() == 1 || threads > 0) return threads;
-  char host[256] = {};
-  gethostname(host, sizeof host - 1);
-  std::string place = host;
+  std::string place = host_name();
   cpu_set_t set;
   sched_getaffinity(0, sizeof set, &set);
   for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu)

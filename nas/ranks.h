@@ -35,6 +35,9 @@ class SharedWork {
 /// and find the same teacher and text.
 void check_same_run(Communicator& world, const SearchConfig& config);
 
+/// How many processes of `world` are on this node, this one among them.
+int64_t ranks_on_node(Communicator& world);
+
 /// Threads that each process may use, where `threads` are not set: those of its node, shared evenly with the other
 /// processes that are there. Where the launcher has bound processes to processors, these count.
 int64_t threads_of_rank(Communicator& world, int64_t threads);
