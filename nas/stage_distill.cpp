@@ -66,6 +66,7 @@ class BreadthFirst {
     if (in_.world.size() > 1) in_.console.say("distill: {}", describe(grid, in_.world.size()));
     const auto rank = in_.world.rank(), stage = rank / static_cast<int>(grid.replicas);
     Communicator replicas = in_.world.split(stage, rank);
+    if (in_.ctx.device == Device::cuda) in_.world.attach(in_.ctx);
     const BldStage& own = grid.stages[static_cast<size_t>(stage)];
     const TeacherSource teacher = teacher_part(mapped_, own.begin, own.end, in_.ctx);
     for (size_t w = 0; w < grid.waves.size(); ++w) {
