@@ -4,7 +4,7 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <mutex>
 #include <thread>
@@ -12,22 +12,25 @@
 #include "nas/digest.h"
 
 namespace tangram {
-namespace {
 
-constexpr int kAnswerTag = 100;
+constexpr int kAnswerTag = 100, kWorkTag = 101;
 constexpr auto kSignOfLife = std::chrono::seconds(2);
 
-// The first character of the leader's messages.
+// The first character of messages.
 constexpr char kWorking = 'w', kAnswer = 'a';
 
-/// Sends every other rank a sign of life every few seconds until it is destroyed.
+/// Sends ranks a sign of life every few seconds until it is destroyed: the leader all others, the others the leader.
 class SignsOfLife {
  public:
-  explicit SignsOfLife(Communicator& world)
-      : thread_([this, &world] {
+  SignsOfLife(Communicator& world, int tag)
+      : thread_([this, &world, tag] {
           std::unique_lock lock(mutex_);
-          while (!stop_.wait_for(lock, kSignOfLife, [this] { return done_; }))
-            for (int r = 1; r < world.size(); ++r) world.send(std::string(1, kWorking), r, kAnswerTag).wait();
+          const int first = leads(world) ? 1 : 0, last = leads(world) ? world.size() : 1;
+          try {
+            while (!stop_.wait_for(lock, kSignOfLife, [this] { return done_; }))
+              for (int r = first; r < last; ++r) world.send(std::string(1, kWorking), r, tag).wait();
+          } catch (const Error&) {  // the rank itself meets it at its next message
+          }
         }) {}
   ~SignsOfLife() {
     {
@@ -45,6 +48,8 @@ class SignsOfLife {
   std::thread thread_;
 };
 
+namespace {
+
 std::string wait_for_answer(Communicator& world) {
   while (true) {
     std::string message = world.receive_string(0, kAnswerTag);
@@ -53,6 +58,12 @@ std::string wait_for_answer(Communicator& world) {
     if (message[0] == kAnswer) return text;
     throw Error(text, static_cast<Failure>(message[0] - '0'));
   }
+}
+
+std::string host_name() {
+  char host[256] = {};
+  gethostname(host, sizeof host - 1);
+  return host;
 }
 
 /// Processors that this process may run on.
@@ -72,7 +83,7 @@ std::string answer_of_leader(Communicator& world, const std::function<std::strin
   try {
     std::string answer;
     {
-      const SignsOfLife signs(world);
+      const SignsOfLife signs(world, kAnswerTag);
       answer = work();
     }
     tell(kAnswer, answer);
@@ -80,6 +91,28 @@ std::string answer_of_leader(Communicator& world, const std::function<std::strin
   } catch (const Error& e) {
     tell(static_cast<char>('0' + static_cast<int>(e.failure)), e.what());
     throw;
+  }
+}
+
+SharedWork::SharedWork(Communicator& world)
+    : world_(world), signs_(world.size() > 1 ? std::make_unique<SignsOfLife>(world, kWorkTag) : nullptr) {}
+
+SharedWork::~SharedWork() = default;
+
+void SharedWork::finish() {
+  if (world_.size() == 1) return;
+  const auto wait_for = [&](int rank) {
+    while (world_.receive_string(rank, kWorkTag)[0] == kWorking) continue;
+  };
+  const auto tell = [&](int rank) { world_.send(std::string(1, kAnswer), rank, kWorkTag).wait(); };
+  if (leads(world_)) {
+    for (int r = 1; r < world_.size(); ++r) wait_for(r);
+    signs_.reset();
+    for (int r = 1; r < world_.size(); ++r) tell(r);
+  } else {
+    signs_.reset();
+    tell(0);
+    wait_for(0);
   }
 }
 
@@ -92,11 +125,15 @@ void check_same_run(Communicator& world, const SearchConfig& config) {
   world.same_everywhere(config.run_dir.string(), "run directory");
 }
 
+int64_t ranks_on_node(Communicator& world) {
+  const std::string mine = host_name();
+  const std::vector<std::string> hosts = world.gather(mine);
+  return std::count(hosts.begin(), hosts.end(), mine);
+}
+
 int64_t threads_of_rank(Communicator& world, int64_t threads) {
   if (world.size() == 1 || threads > 0) return threads;
-  char host[256] = {};
-  gethostname(host, sizeof host - 1);
-  std::string place = host;
+  std::string place = host_name();
   cpu_set_t set;
   sched_getaffinity(0, sizeof set, &set);
   for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu)
