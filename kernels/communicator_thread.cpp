@@ -17,7 +17,7 @@ using namespace std::chrono_literals;
 constexpr int64_t kMessageBytes = 4 << 20;  // of a tensor that goes in several messages, so that its way is seen
 constexpr int64_t kMostTextBytes = 1 << 30;
 constexpr auto kHot = 30us;  // after something has moved, more is expected at once
-constexpr auto kShortestNap = 10us, kLongestNap = 1000us;
+constexpr auto kShortestNap = 10us, kLongestNap = 2000us;
 constexpr int kNapShare = 16;    // a nap is this part of the time in which nothing has moved
 constexpr auto kPatience = 5s;   // for a thread that MPI may hold
 constexpr int kTextBytes = 512;  // of MPI's explanations
