@@ -4,7 +4,7 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <mutex>
 #include <thread>
@@ -12,22 +12,25 @@
 #include "nas/digest.h"
 
 namespace tangram {
-namespace {
 
-constexpr int kAnswerTag = 100;
+constexpr int kAnswerTag = 100, kWorkTag = 101;
 constexpr auto kSignOfLife = std::chrono::seconds(2);
 
-// The first character of the leader's messages.
+// The first character of messages.
 constexpr char kWorking = 'w', kAnswer = 'a';
 
-/// Sends every other rank a sign of life every few seconds until it is destroyed.
+/// Sends ranks a sign of life every few seconds until it is destroyed: the leader all others, the others the leader.
 class SignsOfLife {
  public:
-  explicit SignsOfLife(Communicator& world)
-      : thread_([this, &world] {
+  SignsOfLife(Communicator& world, int tag)
+      : thread_([this, &world, tag] {
           std::unique_lock lock(mutex_);
-          while (!stop_.wait_for(lock, kSignOfLife, [this] { return done_; }))
-            for (int r = 1; r < world.size(); ++r) world.send(std::string(1, kWorking), r, kAnswerTag).wait();
+          const int first = leads(world) ? 1 : 0, last = leads(world) ? world.size() : 1;
+          try {
+            while (!stop_.wait_for(lock, kSignOfLife, [this] { return done_; }))
+              for (int r = first; r < last; ++r) world.send(std::string(1, kWorking), r, tag).wait();
+          } catch (const Error&) {  // the rank itself meets it at its next message
+          }
         }) {}
   ~SignsOfLife() {
     {
@@ -44,6 +47,8 @@ class SignsOfLife {
   bool done_ = false;
   std::thread thread_;
 };
+
+namespace {
 
 std::string wait_for_answer(Communicator& world) {
   while (true) {
@@ -78,7 +83,7 @@ std::string answer_of_leader(Communicator& world, const std::function<std::strin
   try {
     std::string answer;
     {
-      const SignsOfLife signs(world);
+      const SignsOfLife signs(world, kAnswerTag);
       answer = work();
     }
     tell(kAnswer, answer);
@@ -86,6 +91,28 @@ std::string answer_of_leader(Communicator& world, const std::function<std::strin
   } catch (const Error& e) {
     tell(static_cast<char>('0' + static_cast<int>(e.failure)), e.what());
     throw;
+  }
+}
+
+SharedWork::SharedWork(Communicator& world)
+    : world_(world), signs_(world.size() > 1 ? std::make_unique<SignsOfLife>(world, kWorkTag) : nullptr) {}
+
+SharedWork::~SharedWork() = default;
+
+void SharedWork::finish() {
+  if (world_.size() == 1) return;
+  const auto wait_for = [&](int rank) {
+    while (world_.receive_string(rank, kWorkTag)[0] == kWorking) continue;
+  };
+  const auto tell = [&](int rank) { world_.send(std::string(1, kAnswer), rank, kWorkTag).wait(); };
+  if (leads(world_)) {
+    for (int r = 1; r < world_.size(); ++r) wait_for(r);
+    signs_.reset();
+    for (int r = 1; r < world_.size(); ++r) tell(r);
+  } else {
+    signs_.reset();
+    tell(0);
+    wait_for(0);
   }
 }
 
