@@ -30,7 +30,7 @@ class RanksPlanner {
   /// the tokens, and take memory where a rank has several.
   RanksPlan plan() const {
     std::optional<RanksPlan> own, best;
-    std::string refusal;
+    std::optional<Error> refusal;
     for (int64_t shards = 1; shards <= ranks_ || shards <= training_.shards; shards *= 2) {
       if (training_.batch_tokens % (shards * config_.data.sequence_length) != 0) break;
       SearchConfig config = config_;
@@ -44,12 +44,12 @@ class RanksPlanner {
         if (shards == training_.shards) own = plan;
         if (!best || plan.seconds < best->seconds) best = std::move(plan);
       } catch (const Error& e) {
-        if (shards == training_.shards) refusal = e.what();
+        if (shards == training_.shards) refusal = e;
       }
     }
-    if (!best) throw Error(refusal, Failure::infeasible);
+    if (!best) throw *refusal;
     if (!own) {
-      best->advice = fmt::format("set {}; as it stands: {}", best->advice, refusal);
+      best->advice = fmt::format("set {}; as it stands: {}", best->advice, refusal->what());
       return *best;
     }
     own->advice = best->seconds < 0.95 * own->seconds

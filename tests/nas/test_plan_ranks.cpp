@@ -80,7 +80,7 @@ TEST(PlanRanks, SixtyFourRanksOf70BWork) {
 
 TEST(PlanRanks, AGridThatDoesNotDivideIsRefusedWithTheNearest) {
   const Outcome outcome = plan({"--gpus", "1000000"});
-  EXPECT_EQ(outcome.code, 3);
+  EXPECT_EQ(outcome.code, 2);
   EXPECT_THAT(outcome.err, HasSubstr("1000000 ranks for 160 units of work"));
   EXPECT_THAT(outcome.err, HasSubstr("take 640 ranks"));
 }
