@@ -4,6 +4,7 @@
 #include "blocks/file.h"
 #include "nas/digest.h"
 #include "nas/gpu_run.h"
+#include "nas/interruption.h"
 #include "nas/ranks.h"
 #include "nas/stages.h"
 #include "nas/units.h"
@@ -92,6 +93,7 @@ class PipelineRun {
       inputs = input_digest(stage, sections_, *run_);
       reason = run_->reason_to_run(stage.name, inputs);
       if (reason.empty() && !options_.again) return "";
+      stop_if_interrupted(fmt::format("before {}", stage.name));
       console_.say("{}: {}", stage.name, reason.empty() ? "again, as asked" : reason);
       return (reason.empty() ? kAgain : kFirstTime) + run_->begin(stage.name, inputs).string();
     });
