@@ -56,8 +56,9 @@ BldTrainer::BldTrainer(TeacherSource teacher, std::vector<Replacement> replaceme
   for (int64_t l = part_->begin; l < part_->end; ++l)
     layers_.emplace_back(l, replacements_, part_->places, teacher_.config, teacher_.dtype, options_, part_->replicas,
                          memory_->state);
-  if (part_->replicas.count > 1 && !ctx.planning())
-    exchange_ = std::make_unique<Context>(Context::Options{.device = ctx.device, .threads = ctx.threads});
+  if (part_->replicas.count == 1 || ctx.planning()) return;
+  exchange_ = std::make_unique<Context>(Context::Options{.device = ctx.device, .threads = ctx.threads});
+  if (ctx.device == Device::cuda) part_->replicas.group->attach(*exchange_);
 }
 
 BldTrainer::BldTrainer(TeacherSource teacher, std::vector<Replacement> replacements, const BldOptions& options,

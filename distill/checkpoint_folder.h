@@ -22,6 +22,9 @@ struct CheckpointRanks {
 };
 CheckpointRanks ranks_of(const Communicator& world);
 
+/// That are on the disk at one time: two, and the one being written.
+inline constexpr int64_t kMostCheckpoints = 3;
+
 struct CheckpointOptions {
   CheckpointRanks ranks = {};
   /// Host memory for a copy of the state, from `write` until the part is on disk. A state that takes more is written

@@ -4,6 +4,7 @@
 #include <numeric>
 #include <set>
 
+#include "distill/checkpoint_folder.h"
 #include "kernels/transfer.h"
 
 namespace tangram {
@@ -164,7 +165,7 @@ int64_t boundaries_at_once(const DepthFirstRun& run) {
 }
 
 int64_t depth_first_disk_bytes(const DepthFirstRun& run, const BldPlan& plan) {
-  return boundaries_at_once(run) * run.boundary().bytes() + 2 * plan.checkpoint_bytes();
+  return boundaries_at_once(run) * run.boundary().bytes() + kMostCheckpoints * plan.checkpoint_bytes();
 }
 
 }  // namespace tangram

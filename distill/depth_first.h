@@ -77,8 +77,7 @@ int64_t streams_read(std::span<const Replacement> replacements);
 /// Boundaries that are on disk at most at one time: those that a layer reads and the one it writes.
 int64_t boundaries_at_once(const DepthFirstRun& run);
 
-/// Bytes of disk that such a run needs at one time beside the library: its boundaries, and a layer's checkpoint twice,
-/// since the old one stays until the new one is complete.
+/// Bytes of disk that such a run needs at one time beside the library: its boundaries, and a layer's checkpoints.
 int64_t depth_first_disk_bytes(const DepthFirstRun& run, const BldPlan& plan);
 
 }  // namespace tangram

@@ -3,7 +3,6 @@
 #include <algorithm>
 
 #include "kernels/elementwise.h"
-#include "kernels/transfer.h"
 
 namespace tangram {
 namespace {
@@ -23,11 +22,6 @@ void for_pieces(Tensor x, Use use) {
     use(flat.col_range(first, std::min(kPiece, flat.cols - first)));
 }
 
-void wait_for(std::vector<Pending>& pending) {
-  for (Pending& p : pending) p.wait();
-  pending.clear();
-}
-
 }  // namespace
 
 int64_t Replicas::assign(int64_t parameters) {
@@ -44,18 +38,17 @@ void sum_gradients(std::span<const Trainable> trainables, std::span<const int64_
   std::vector<Tensor> copies;  // of one piece, one a replica
   for (int64_t r = 0; r < replicas.count; ++r) copies.push_back(ctx.scratch.tensor(1, kPiece, DType::f32));
   if (ctx.planning()) return;
-  synchronize(ctx);  // what is sent has been computed
   std::vector<Pending> sends;
   const auto sum = [&](Tensor piece) {
     std::vector<Tensor> parts;
-    std::vector<Pending> receives;
+    std::vector<Message> messages;
     for (int r = 0; r < static_cast<int>(replicas.count); ++r) {
       parts.push_back(copies[static_cast<size_t>(r)].col_range(0, piece.cols));
-      if (r != replicas.index) receives.push_back(replicas.group->receive(parts.back(), r, kGradients));
+      if (r != replicas.index) messages.push_back({Message::received, parts.back(), r, kGradients});
     }
     copy(parts[static_cast<size_t>(replicas.index)], piece, ctx);
-    wait_for(receives);
-    tree_sum(piece, parts);
+    replicas.group->exchange(messages).wait();
+    tree_sum(piece, parts, ctx);
   };
   for (size_t i = 0; i < trainables.size(); ++i)
     for (const TrainableTensor& t : trainables[i].tensors)
@@ -65,35 +58,33 @@ void sum_gradients(std::span<const Trainable> trainables, std::span<const int64_
         else
           sends.push_back(replicas.group->send(piece, static_cast<int>(owners[i]), kGradients));
       });
-  wait_for(sends);
+  for (Pending& sent : sends) sent.wait();
 }
 
 void share_weights(std::span<const Trainable> trainables, std::span<const int64_t> owners, const Replicas& replicas,
                    Context& ctx) {
   if (replicas.count == 1 || ctx.planning()) return;
-  synchronize(ctx);
-  std::vector<Pending> pending;
+  std::vector<Message> messages;
   for (size_t i = 0; i < trainables.size(); ++i)
     for (const TrainableTensor& t : trainables[i].tensors)
       if (owners[i] != replicas.index)
-        pending.push_back(replicas.group->receive(t.weight, static_cast<int>(owners[i]), kWeights));
+        messages.push_back({Message::received, t.weight, static_cast<int>(owners[i]), kWeights});
       else
         for (int r = 0; r < static_cast<int>(replicas.count); ++r)
-          if (r != replicas.index) pending.push_back(replicas.group->send(t.weight, r, kWeights));
-  wait_for(pending);
+          if (r != replicas.index) messages.push_back({Message::sent, t.weight, r, kWeights});
+  replicas.group->exchange(messages).wait();
 }
 
 void gather_rows(Tensor x, const Replicas& replicas, Context& ctx) {
   if (replicas.count == 1 || ctx.planning()) return;
-  synchronize(ctx);
   const int64_t rows = x.rows / replicas.count;
-  std::vector<Pending> pending;
-  for (int64_t r = 0; r < replicas.count; ++r) {
+  std::vector<Message> messages;
+  for (int r = 0; r < static_cast<int>(replicas.count); ++r) {
     if (r == replicas.index) continue;
-    pending.push_back(replicas.group->send(x.row_range(replicas.index * rows, rows), static_cast<int>(r), kRows));
-    pending.push_back(replicas.group->receive(x.row_range(r * rows, rows), static_cast<int>(r), kRows));
+    messages.push_back({Message::sent, x.row_range(replicas.index * rows, rows), r, kRows});
+    messages.push_back({Message::received, x.row_range(r * rows, rows), r, kRows});
   }
-  wait_for(pending);
+  replicas.group->exchange(messages).wait();
 }
 
 }  // namespace tangram

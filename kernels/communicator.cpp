@@ -60,7 +60,6 @@ std::string module_path() {
 void check_memory(Tensor x) {
   CHECK(x.contiguous(), "a tensor ({}, {}) whose rows are {} apart; only a contiguous one is sent", x.rows, x.cols,
         x.stride);
-  CHECK(x.device == Device::cpu, "a tensor of the GPU cannot be sent");
 }
 
 }  // namespace
@@ -99,8 +98,8 @@ Communicator::Communicator() : group_(std::make_shared<Group>()) {}
 
 Communicator Communicator::world(const Options& options) {
   if (!is_launched()) return {};
-  static bool called = false;
-  CHECK(!std::exchange(called, true), "a process has one world");
+  static bool called = false;  // MPI starts once in a process
+  CHECK(!std::exchange(called, true), "a process has one world: copy it");
   const double timeout_s = number("TANGRAM_COMM_TIMEOUT", options.timeout_s);
   if (!(timeout_s > 0)) throw bad_input("a timeout of {} s for communication: must be positive", timeout_s);
 
@@ -130,9 +129,10 @@ void Communicator::set_label(std::string label) {
 Communicator Communicator::split(int colour, int key) {
   CHECK(colour >= 0, "colour {}: must not be negative", colour);
   if (size() == 1) return *this;
-  const std::vector<std::string> answers = gather(fmt::format("{} {}", colour, key));  // so that all are here
+  // MPI's own split has no timeout: all are to be here before.
+  const std::vector<std::string> answers = gather(fmt::format("{} {}", colour, key));
   auto ranks = std::make_shared<RankGroup>(*group_->ranks);
-  const auto split_mpi = [&](Operation& op) {
+  const auto split_mpi = [ranks, colour, key](Operation& op) {
     const RankGroup& all = *op.ranks;
     if (all.mpi->split(all.handle, colour, key, &ranks->handle) != 0) throw Error(op.describe() + ": MPI cannot split");
     ranks->rank = all.mpi->rank(ranks->handle);
@@ -175,36 +175,44 @@ Pending Communicator::start(std::shared_ptr<Operation> operation, std::function<
   return {group_->thread, std::move(operation)};
 }
 
-std::shared_ptr<Operation> Communicator::message(const std::string& what, int peer, int tag) const {
-  const bool is_peer = peer >= 0 && peer < size() && peer != rank();
-  CHECK(is_peer, "rank {} of {}: {} rank {}: must be another rank of the group", rank(), size(), what, peer);
-  CHECK(tag >= 0 && tag < kTags, "rank {} of {}: {} rank {}, tag {}: a tag must be 0 to {}", rank(), size(), what, peer,
-        tag, kTags - 1);
-  return std::make_shared<Operation>(
-      group_->ranks, fmt::format("{} rank {}, tag {}", what, group_->ranks->members[size_t(peer)], tag), tag);
+void Communicator::check_message(const Message& m) const {
+  const bool is_peer = m.peer >= 0 && m.peer < size() && m.peer != rank();
+  CHECK(is_peer, "rank {} of {}: a message {} rank {}: must be another rank of the group", rank(), size(),
+        m.kind == Message::sent ? "to" : "from", m.peer);
+  CHECK(m.tag >= 0 && m.tag < kTags, "rank {} of {}: a message with tag {}: a tag must be 0 to {}", rank(), size(),
+        m.tag, kTags - 1);
+  check_memory(m.x);
 }
 
-Pending Communicator::send(Tensor x, int to, int tag) {
-  check_memory(x);
-  return start(message(fmt::format("{} bytes to", x.bytes()), to, tag), [x, to, sent = false](Operation& op) mutable {
-    if (std::exchange(sent, true)) return false;
-    op.send(x.data, x.bytes(), to);
-    return true;
-  });
+std::string Communicator::describe(const Message& m) const {
+  return fmt::format("{} bytes {} rank {}, tag {}", m.x.bytes(), m.kind == Message::sent ? "to" : "from",
+                     group_->ranks->members[size_t(m.peer)], m.tag);
 }
 
-Pending Communicator::receive(Tensor x, int from, int tag) {
-  check_memory(x);
-  auto op = message(fmt::format("{} bytes from", x.bytes()), from, tag);
-  return start(std::move(op), [x, from, received = false](Operation& o) mutable {
-    if (std::exchange(received, true)) return false;
-    o.receive(x.data, x.bytes(), from);
+Pending Communicator::exchange(const std::vector<Message>& messages) {
+  std::string name;
+  bool on_gpu = false;
+  for (const Message& m : messages) {
+    check_message(m);
+    name += (name.empty() ? "" : "; ") + describe(m);
+    on_gpu |= m.x.device == Device::cuda;
+    CHECK(m.x.device == messages[0].x.device, "messages of the CPU and the GPU do not start together");
+  }
+  if (messages.empty()) return {};
+  auto operation = std::make_shared<Operation>(group_->ranks, std::move(name), 0);
+  if (on_gpu) return exchange_on_gpu(std::move(operation), messages);
+  return start(std::move(operation), [messages, started = false](Operation& op) mutable {
+    if (std::exchange(started, true)) return false;
+    for (const Message& m : messages) op.start(m.kind, m.x.data, m.x.bytes(), m.peer, m.tag);
     return true;
   });
 }
 
 Pending Communicator::send(std::string text, int to, int tag) {
-  auto op = message(fmt::format("text of {} bytes to", text.size()), to, tag);
+  const Message checked{Message::sent, view_of(reinterpret_cast<uint8_t*>(text.data()), 1, int64_t(text.size())), to,
+                        tag};
+  check_message(checked);
+  auto op = std::make_shared<Operation>(group_->ranks, "text: " + describe(checked), tag);
   return start(std::move(op), [text = std::move(text), to, sent = false](Operation& o) mutable {
     if (std::exchange(sent, true)) return false;
     o.send_text(text, to);
@@ -214,9 +222,13 @@ Pending Communicator::send(std::string text, int to, int tag) {
 
 std::string Communicator::receive_string(int from, int tag) {
   std::string text;
-  start(message("text from", from, tag), [&text, from, received = false](Operation& op) mutable {
+  const Message checked{Message::received, {}, from, tag};
+  check_message(checked);
+  auto op = std::make_shared<Operation>(
+      group_->ranks, fmt::format("text from rank {}, tag {}", group_->ranks->members[size_t(from)], tag), tag);
+  start(std::move(op), [&text, from, received = false](Operation& o) mutable {
     if (received) return false;
-    received = op.receive_text(text, from);
+    received = o.receive_text(text, from);
     return true;
   }).wait();
   return text;
@@ -258,6 +270,7 @@ void Communicator::broadcast(Tensor x, int root) {
   };
   auto op =
       collective(fmt::format("broadcast of {} bytes from rank {}", x.bytes(), group_->ranks->members[size_t(root)]));
+  if (x.device == Device::cuda) return broadcast_on_gpu(std::move(op), x, root).wait();
   start(std::move(op), [piece, pieces = ceil_div(x.bytes(), kPiece), round = int64_t{0}, root](Operation& o) mutable {
     const int size = o.ranks->size(), place = (o.ranks->rank - root + size) % size;
     const int64_t i = round++;

@@ -1,8 +1,12 @@
+#include "kernels/communicator_sum.h"
+
 #include <algorithm>
 #include <bit>
 #include <utility>
 
 #include "kernels/communicator_thread.h"
+#include "kernels/cuda_devices.h"
+#include "kernels/nccl.h"
 
 namespace tangram {
 namespace {
@@ -30,136 +34,147 @@ const float* sum_of(float* to, std::span<const Tensor> parts, int64_t at, int64_
   return to;
 }
 
+/// out = sum of the parts, elements [first, end).
+template <class T>
+void add_all(Tensor out, std::span<const Tensor> parts, int64_t first, int64_t end) {
+  float block[kBlock];
+  for (int64_t at = first; at < end; at += kBlock) {
+    const int64_t count = std::min(kBlock, end - at);
+    const float* sum = sum_of<T>(block, parts, at, count);
+    for (int64_t i = 0; i < count; ++i) out.as<T>()[at + i] = T(sum[i]);
+  }
+}
+
 /// A sum in rounds, one for each bucket of the slices. In round b every rank gets all pieces of bucket b of its own
 /// slice while it adds those of bucket b - 1, whose sum then goes to the others along with bucket b + 1.
 class SumRounds {
  public:
-  SumRounds(Tensor x, const Communicator& group, bool gathers)
-      : x_(x.reshape(1, x.size())), group_(group), gathers_(gathers) {
-    const int64_t others = group.size() - 1, longest = group.slice(x.size(), 0).count;
-    piece_ = std::min(longest, std::max(kFewestPieceElements, kBucketBytes / (others * size_of(x.dtype))));
-    buckets_ = piece_ > 0 ? ceil_div(longest, piece_) : 0;
-    received_.resize(size_t(2 * others * piece_ * size_of(x.dtype)));
-  }
+  SumRounds(Tensor x, const RankGroup& group, bool gathers)
+      : pieces_(x, group.rank, group.size(), kBucketBytes),
+        gathers_(gathers),
+        received_(new char[size_t(2 * pieces_.received_bytes())]) {}
 
   bool operator()(Operation& op) {
-    const int64_t bucket = round_++;
-    if (bucket < buckets_) exchange(op, bucket);
-    if (bucket > 0 && bucket <= buckets_) {
+    const int64_t bucket = round_++, last = pieces_.buckets();
+    if (bucket < last) exchange(op, bucket);
+    if (bucket > 0 && bucket <= last) {
       add(bucket - 1);
       if (gathers_) gather(op, bucket - 1);
     }
-    return bucket < buckets_ || (gathers_ && bucket == buckets_ && buckets_ > 0);
+    return bucket < last || (gathers_ && bucket == last && last > 0);
   }
 
  private:
-  /// The elements of x that are bucket `bucket` of a rank's slice.
-  Tensor elements(int rank, int64_t bucket) const {
-    const Slice slice = group_.slice(x_.cols, rank);
-    const int64_t first = std::min(slice.count, bucket * piece_);
-    return x_.col_range(slice.first + first, std::min(piece_, slice.count - first));
-  }
-  /// What another rank has for bucket `bucket` of this rank's slice.
   Tensor received(int rank, int64_t bucket) {
-    const int64_t place = rank - (rank > group_.rank()), others = group_.size() - 1;
-    Tensor x = elements(group_.rank(), bucket);
-    x.data = received_.data() + (bucket % 2 * others + place) * piece_ * size_of(x.dtype);
-    return x;
+    return pieces_.received(received_.get() + bucket % 2 * pieces_.received_bytes(), rank, bucket);
   }
-  template <class F>
-  void for_each_other(F&& f) {  // beginning behind this rank, so that not all send to the same
-    for (int i = 1; i < group_.size(); ++i) f((group_.rank() + i) % group_.size());
-  }
-
   void exchange(Operation& op, int64_t bucket) {
-    for_each_other([&](int r) {
-      if (const Tensor x = received(r, bucket); x.size() > 0) op.receive(x.data, x.bytes(), r);
-    });
-    for_each_other([&](int r) {
-      if (const Tensor x = elements(r, bucket); x.size() > 0) op.send(x.data, x.bytes(), r);
-    });
+    for (const int r : pieces_.others()) receive(op, received(r, bucket), r);
+    for (const int r : pieces_.others()) send(op, pieces_.of(r, bucket), r);
   }
   void add(int64_t bucket) {
-    const Tensor sum = elements(group_.rank(), bucket);
-    std::vector<Tensor> parts;
-    for (int r = 0; r < group_.size(); ++r) parts.push_back(r == group_.rank() ? sum : received(r, bucket));
-    tree_sum(sum, parts);
+    tree_sum(pieces_.own(bucket), pieces_.parts(bucket, [&](int r) { return received(r, bucket); }));
   }
   void gather(Operation& op, int64_t bucket) {
-    const Tensor own = elements(group_.rank(), bucket);
-    for_each_other([&](int r) {
-      if (const Tensor x = elements(r, bucket); x.size() > 0) op.receive(x.data, x.bytes(), r);
-    });
-    for_each_other([&](int r) {
-      if (own.size() > 0) op.send(own.data, own.bytes(), r);
-    });
+    for (const int r : pieces_.others()) receive(op, pieces_.of(r, bucket), r);
+    for (const int r : pieces_.others()) send(op, pieces_.own(bucket), r);
+  }
+  static void send(Operation& op, Tensor x, int to) {
+    if (x.size() > 0) op.send(x.data, x.bytes(), to);
+  }
+  static void receive(Operation& op, Tensor x, int from) {
+    if (x.size() > 0) op.receive(x.data, x.bytes(), from);
   }
 
-  Tensor x_;
-  Communicator group_;
+  SumPieces pieces_;
   bool gathers_;
-  int64_t piece_ = 0;           // elements of a bucket in one slice
-  int64_t buckets_ = 0;         // of the longest slice
-  std::vector<char> received_;  // pieces of two buckets, one from each other rank
+  std::shared_ptr<char[]> received_;  // pieces of two buckets, one from each other rank
   int64_t round_ = 0;
 };
+
+void check_parts(Tensor out, std::span<const Tensor> parts, Device device) {
+  CHECK(!parts.empty(), "a sum of nothing");
+  const auto is_like_out = [&](Tensor x) {
+    return x.size() == out.size() && x.dtype == out.dtype && x.contiguous() && x.device == device;
+  };
+  for (const Tensor& x : parts)
+    CHECK(is_like_out(x), "a part is ({}, {}) {}; must be contiguous, on the device, and like the sum, ({}, {}) {}",
+          x.rows, x.cols, name_of(x.dtype), out.rows, out.cols, name_of(out.dtype));
+  CHECK(is_like_out(out), "a sum goes into contiguous memory of the device");
+}
 
 }  // namespace
 
 void tree_sum(Tensor out, std::span<const Tensor> parts) {
-  CHECK(!parts.empty(), "a sum of nothing");
-  for (const Tensor& part : parts)
-    CHECK(part.size() == out.size() && part.dtype == out.dtype && part.contiguous() && part.device == Device::cpu,
-          "a part is ({}, {}) {}; must be contiguous, on the CPU, and like the sum, ({}, {}) {}", part.rows, part.cols,
-          name_of(part.dtype), out.rows, out.cols, name_of(out.dtype));
-  CHECK(out.contiguous() && out.device == Device::cpu, "a sum goes into contiguous memory of the CPU");
+  check_parts(out, parts, Device::cpu);
+  dispatch(out.dtype, [&]<class T>() { add_all<T>(out, parts, 0, out.size()); });
+}
+
+void tree_sum(Tensor out, std::span<const Tensor> parts, Context& ctx) {
+  check_parts(out, parts, ctx.device);
+  if (ctx.planning()) return;
+  if constexpr (kCudaBuilt)
+    if (ctx.device == Device::cuda) return cuda::tree_sum(out, parts, ctx.stream);
+  const int64_t blocks = ceil_div(out.size(), kBlock);
   dispatch(out.dtype, [&]<class T>() {
-    float block[kBlock];
-    for (int64_t at = 0; at < out.size(); at += kBlock) {
-      const int64_t count = std::min(kBlock, out.size() - at);
-      const float* sum = sum_of<T>(block, parts, at, count);
-      for (int64_t i = 0; i < count; ++i) out.as<T>()[at + i] = T(sum[i]);
-    }
+#pragma omp parallel for num_threads(ctx.threads) schedule(static)
+    for (int64_t b = 0; b < blocks; ++b) add_all<T>(out, parts, b * kBlock, std::min(out.size(), (b + 1) * kBlock));
   });
 }
 
-Slice Communicator::slice(int64_t count, int rank) const {
-  const int64_t length = round_up(ceil_div(count, size()), kSliceUnit);
+Slice slice_of(int64_t count, int rank, int size) {
+  const int64_t length = round_up(ceil_div(count, size), kSliceUnit);
   const int64_t first = std::min(count, rank * length);
   return {first, std::min(length, count - first)};
 }
 
-static void check_sum(Tensor x) {
+SumPieces::SumPieces(Tensor x, int rank, int size, int64_t bucket_bytes)
+    : x_(x.reshape(1, x.size())), rank_(rank), size_(size) {
+  const int64_t longest = slice_of(x.size(), 0, size).count;
+  piece_ = std::min(longest, std::max(kFewestPieceElements, bucket_bytes / ((size - 1) * size_of(x.dtype))));
+  buckets_ = piece_ > 0 ? ceil_div(longest, piece_) : 0;
+  for (int i = 1; i < size; ++i) others_.push_back((rank + i) % size);  // not all first to the same
+}
+
+Tensor SumPieces::of(int rank, int64_t bucket) const {
+  const Slice slice = slice_of(x_.cols, rank, size_);
+  const int64_t first = std::min(slice.count, bucket * piece_);
+  return x_.col_range(slice.first + first, std::min(piece_, slice.count - first));
+}
+
+Tensor SumPieces::received(void* memory, int rank, int64_t bucket) const {
+  Tensor x = own(bucket);
+  x.data = static_cast<char*>(memory) + (rank - (rank > rank_)) * piece_ * size_of(x.dtype);
+  return x;
+}
+
+// --- the operations ---
+
+Pending Communicator::start_sum(Tensor x, bool gathers) {
   CHECK(x.dtype == DType::f32 || x.dtype == DType::bf16, "a sum of {}; only f32 and bf16 are summed", name_of(x.dtype));
-}
-
-Pending Communicator::start_sum(Tensor x) {
-  check_sum(x);
   if (size() == 1) return {};
-  return start(collective(fmt::format("sum of {} bytes", x.bytes()), x), SumRounds(x, *this, /*gathers=*/true));
-}
-
-Pending Communicator::start_reduce_scatter(Tensor x) {
-  check_sum(x);
-  if (size() == 1) return {};
-  return start(collective(fmt::format("reduce-scatter of {} bytes", x.bytes()), x),
-               SumRounds(x, *this, /*gathers=*/false));
+  auto op = collective(fmt::format("{} of {} bytes", gathers ? "sum" : "reduce-scatter", x.bytes()), x);
+  if (x.device == Device::cuda) return sum_on_gpu(std::move(op), x, gathers);
+  SumRounds rounds(x, *op->ranks, gathers);
+  return start(std::move(op), std::move(rounds));
 }
 
 Pending Communicator::start_all_gather(Tensor x) {
   if (size() == 1) return {};
   auto op = collective(fmt::format("all-gather of {} bytes", x.bytes()), x);
-  return start(std::move(op), [x = x.reshape(1, x.size()), *this, posted = false](Operation& o) mutable {
-    if (std::exchange(posted, true)) return false;
+  if (x.device == Device::cuda) return all_gather_on_gpu(std::move(op), x);
+  return start(std::move(op), [x = x.reshape(1, x.size()), started = false](Operation& o) mutable {
+    if (std::exchange(started, true)) return false;
+    const int rank = o.ranks->rank, size = o.ranks->size();
     const auto elements = [&](int r) {
-      const Slice s = slice(x.cols, r);
+      const Slice s = slice_of(x.cols, r, size);
       return x.col_range(s.first, s.count);
     };
-    const Tensor own = elements(rank());
-    for (int i = 1; i < size(); ++i) {
-      const int from = (rank() + size() - i) % size(), to = (rank() + i) % size();
+    const Tensor own = elements(rank);
+    for (int i = 1; i < size; ++i) {
+      const int from = (rank + size - i) % size;
       if (const Tensor part = elements(from); part.size() > 0) o.receive(part.data, part.bytes(), from);
-      if (own.size() > 0) o.send(own.data, own.bytes(), to);
+      if (own.size() > 0) o.send(own.data, own.bytes(), (rank + i) % size);
     }
     return true;
   });

@@ -17,7 +17,7 @@ using namespace std::chrono_literals;
 constexpr int64_t kMessageBytes = 4 << 20;  // of a tensor that goes in several messages, so that its way is seen
 constexpr int64_t kMostTextBytes = 1 << 30;
 constexpr auto kHot = 30us;  // after something has moved, more is expected at once
-constexpr auto kShortestNap = 10us, kLongestNap = 1000us;
+constexpr auto kShortestNap = 10us, kLongestNap = 2000us;
 constexpr int kNapShare = 16;    // a nap is this part of the time in which nothing has moved
 constexpr auto kPatience = 5s;   // for a thread that MPI may hold
 constexpr int kTextBytes = 512;  // of MPI's explanations
@@ -79,19 +79,20 @@ void Operation::check(int error, int peer) const {
                             text_of(*ranks->mpi, error)));
 }
 
-void Operation::start_message(void* data, int64_t bytes, int peer, bool received) {
-  Message message{0, bytes, peer, received};
-  check(received ? ranks->mpi->receive(ranks->handle, data, bytes, peer, tag, &message.request)
-                 : ranks->mpi->send(ranks->handle, data, bytes, peer, tag, &message.request),
+void Operation::start_one(Message::Kind kind, void* data, int64_t bytes, int peer, int message_tag) {
+  UnderWay message{0, kind, bytes, peer};
+  const TangramMpi& mpi = *ranks->mpi;
+  check(kind == Message::sent ? mpi.send(ranks->handle, data, bytes, peer, message_tag, &message.request)
+                              : mpi.receive(ranks->handle, data, bytes, peer, message_tag, &message.request),
         peer);
   messages_.push_back(message);
 }
 
-void Operation::start(void* data, int64_t bytes, int peer, bool received) {
+void Operation::start(Message::Kind kind, void* data, int64_t bytes, int peer, int message_tag) {
   auto* at = static_cast<char*>(data);
   do {
     const int64_t part = std::min(bytes, kMessageBytes);
-    start_message(at, part, peer, received);
+    start_one(kind, at, part, peer, message_tag);
     at += part, bytes -= part;
   } while (bytes > 0);
 }
@@ -99,7 +100,7 @@ void Operation::start(void* data, int64_t bytes, int peer, bool received) {
 void Operation::send_text(const std::string& text, int to) {
   CHECK(int64_t(text.size()) <= kMostTextBytes, "a text of {} bytes; at most {} go in one message", text.size(),
         kMostTextBytes);
-  start_message(const_cast<char*>(text.data()), int64_t(text.size()), to, false);
+  start_one(Message::sent, const_cast<char*>(text.data()), int64_t(text.size()), to, tag);
 }
 
 bool Operation::receive_text(std::string& text, int from) {
@@ -110,7 +111,7 @@ bool Operation::receive_text(std::string& text, int from) {
   check(ranks->mpi->find(ranks->handle, from, tag, &found, &message, &bytes), from);
   if (!found) return false;
   text.resize(size_t(bytes));
-  Message started{0, bytes, from, true};
+  UnderWay started{0, Message::received, bytes, from};
   check(ranks->mpi->receive_found(&message, text.data(), bytes, &started.request), from);
   messages_.push_back(started);
   awaited_ = -1;
@@ -120,12 +121,12 @@ bool Operation::receive_text(std::string& text, int from) {
 bool Operation::poll() {
   const size_t ended_before = ended_;
   for (; ended_ < messages_.size(); ++ended_) {
-    Message& message = messages_[ended_];
+    UnderWay& message = messages_[ended_];
     int done = 0;
     int64_t bytes = 0;
     check(ranks->mpi->test(&message.request, &done, &bytes), message.peer);
     if (!done) break;
-    if (message.received && bytes != message.bytes)
+    if (message.kind == Message::received && bytes != message.bytes)
       throw Error(fmt::format("{}: {} bytes came from rank {} where {} must come", describe(), bytes,
                               ranks->members[size_t(message.peer)], message.bytes));
   }
@@ -250,6 +251,7 @@ bool CommunicationThread::finished(const Operation& operation) {
 
 void CommunicationThread::wait(Operation& operation) {
   std::unique_lock lock(mutex_);
+  if (operation.join && !failed_) return operation.join();
   const Clock::time_point began = Clock::now();
   const auto over = [&] { return operation.finished_ || failed_; };
   while (!over()) {
@@ -287,6 +289,13 @@ void CommunicationThread::abort(const std::string& message, int exit_code) {
   }
   std::this_thread::sleep_for(kPatience);
   _exit(exit_code);
+}
+
+void CommunicationThread::abort_here(const std::string& message) {
+  fmt::print(stderr, "tangram: {}\n", message);
+  std::fflush(nullptr);
+  mpi_->abort(1);
+  _exit(1);
 }
 
 void CommunicationThread::set_label(std::string label) {

@@ -28,9 +28,10 @@ class Operation {
  public:
   Operation(std::shared_ptr<const RankGroup> ranks, std::string name, int tag);
 
-  /// Bytes that may go in several messages.
-  void send(const void* data, int64_t bytes, int to) { start(const_cast<void*>(data), bytes, to, false); }
-  void receive(void* data, int64_t bytes, int from) { start(data, bytes, from, true); }
+  /// Bytes that may go in several messages; with the operation's tag.
+  void send(const void* data, int64_t bytes, int to) { start(Message::sent, const_cast<void*>(data), bytes, to, tag); }
+  void receive(void* data, int64_t bytes, int from) { start(Message::received, data, bytes, from, tag); }
+  void start(Message::Kind kind, void* data, int64_t bytes, int peer, int message_tag);
   /// Bytes whose receiver does not know their number.
   void send_text(const std::string& text, int to);
   bool receive_text(std::string& text, int from);  ///< false: has not come
@@ -44,25 +45,25 @@ class Operation {
   const int tag;
   std::string label;
   std::function<bool(Operation&)> advance;  ///< false: finished
+  std::function<void()> join;               ///< of a GPU's operation: what its caller does in place of waiting
 
  private:
   friend class CommunicationThread;
-  struct Message {
+  struct UnderWay {
     TangramMpiRequest request;
+    Message::Kind kind;
     int64_t bytes;
     int peer;
-    bool received;
   };
-  void start(void* data, int64_t bytes, int peer, bool received);
-  void start_message(void* data, int64_t bytes, int peer, bool received);
+  void start_one(Message::Kind kind, void* data, int64_t bytes, int peer, int message_tag);
   void check(int error, int peer) const;
   /// Whether anything has moved since the last call.
   bool poll();
 
-  std::vector<Message> messages_;  // of this round
-  size_t ended_ = 0;               // so many of them are finished
-  int awaited_ = -1;               // the rank that receive_text waits for
-  bool finished_ = false;          // guarded by the thread's mutex
+  std::vector<UnderWay> messages_;  // of this round
+  size_t ended_ = 0;                // so many of them are finished
+  int awaited_ = -1;                // the rank that receive_text waits for
+  bool finished_ = false;           // guarded by the thread's mutex
   std::atomic<int64_t> moved_ns_{0};
 };
 
@@ -85,6 +86,9 @@ class CommunicationThread {
   /// Ends all communication with this message, unless it has failed before; returns the first message.
   std::string fail(const std::string& message);
   [[noreturn]] void abort(const std::string& message, int exit_code);
+  /// The same, called by the thread itself.
+  [[noreturn]] void abort_here(const std::string& message);
+  double timeout_s() const { return timeout_.count(); }
   void set_label(std::string label);
 
   const TangramMpi* mpi() const { return mpi_; }
@@ -116,7 +120,8 @@ class CommunicationThread {
 struct Communicator::Group {
   std::shared_ptr<CommunicationThread> thread;  // null: one process without a launcher
   std::shared_ptr<const RankGroup> ranks = std::make_shared<RankGroup>();
-  int collectives = 0;  // so many have begun
+  std::shared_ptr<cuda::Nccl> nccl;  // once attached
+  int collectives = 0;               // so many have begun
 };
 
 }  // namespace tangram

@@ -258,6 +258,7 @@ int run_command_line(const std::vector<std::string>& arguments, std::span<const 
       fmt::print(err, "tangram: {}\n", printable(message, failure == Failure::infeasible ? "\n" : ""));
     return static_cast<int>(failure);
   };
+  choose_gpu_of_rank();
   try {
     run_checked(arguments, stages, model_verbs, out, err);
     return 0;

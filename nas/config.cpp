@@ -161,6 +161,8 @@ template <class V>
 static void describe(V& v, SolutionsConfig& c) {
   v.count("count", c.count, within(1, 1000));
   v.fraction("min_difference", c.min_difference, within(0, 1));
+  v.text("frontier", c.frontier);
+  v.count("points", c.points, within(2, 100000));
 }
 
 template <class V>

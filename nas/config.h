@@ -135,6 +135,8 @@ std::vector<ChoiceRule> rules_of(const TargetConfig& target, int64_t layer_count
 struct SolutionsConfig {
   int64_t count = 1;
   double min_difference = 0.2;  ///< part of the layers in which any two solutions differ
+  std::string frontier = {};    ///< also the best student for every value of this quantity's limit: `chat.memory`
+  int64_t points = 100;         ///< of the frontier
 };
 
 /// Students that are chosen in simpler ways under the same limits, for comparison.

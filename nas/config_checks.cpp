@@ -94,13 +94,43 @@ void check_rules(const SearchConfig& c, const TargetConfig& target, const std::s
     }
 }
 
-void check_constraints(const SearchConfig& c) {
-  std::vector<std::string> scenarios, names;
+// Of the scenarios, and of each of their batch sizes.
+std::vector<std::string> scenario_names(const SearchConfig& c) {
+  std::vector<std::string> names;
   for (const ScenarioConfig& scenario : c.scenarios) {
-    scenarios.push_back(scenario.name);
+    names.push_back(scenario.name);
     if (scenario.concurrency.size() > 1)
-      for (const int64_t n : scenario.concurrency) scenarios.push_back(fmt::format("{}@{}", scenario.name, n));
+      for (const int64_t n : scenario.concurrency) names.push_back(fmt::format("{}@{}", scenario.name, n));
   }
+  return names;
+}
+
+void check_frontier(const SearchConfig& c) {
+  const std::string key = "solutions.frontier";
+  if (c.solutions.frontier.empty()) {
+    if (c.solutions.points != SolutionsConfig{}.points)
+      throw impossible(c, "solutions.points", "is of a frontier; say over which quantity, such as frontier: memory");
+    return;
+  }
+  Constraint moved;
+  try {
+    moved = parse_moved_limit(c.solutions.frontier);
+  } catch (const Error& e) {
+    throw impossible(c, key, "{}", e.what());
+  }
+  if (moved.quantity == Quantity::parameters) return;
+  const std::vector<std::string> scenarios = scenario_names(c);
+  if (moved.scenario.empty() && c.scenarios.size() != 1)
+    throw impossible(c, key, "{} has {} scenarios to be counted for{}", c.solutions.frontier, c.scenarios.size(),
+                     scenarios.empty() ? "; give one"
+                                       : fmt::format("; say which, such as {}.{}", scenarios[0], c.solutions.frontier));
+  if (!moved.scenario.empty() && std::find(scenarios.begin(), scenarios.end(), moved.scenario) == scenarios.end())
+    throw impossible(c, key, "{}", unknown_name("scenario", moved.scenario, scenarios).what());
+}
+
+void check_constraints(const SearchConfig& c) {
+  std::vector<std::string> names;
+  const std::vector<std::string> scenarios = scenario_names(c);
   const bool is_list = c.source.find("constraints") && !c.source.find("constraints")->value.items.empty();
   for (size_t i = 0; i < c.constraints.size(); ++i) {
     const TargetConfig& target = c.constraints[i];
@@ -124,6 +154,7 @@ void check_config(SearchConfig& c) {
   check_training(c, "uptrain", c.uptrain.training);
   check_scenarios(c);
   check_constraints(c);
+  check_frontier(c);
   const GkdLossWeights& loss = c.uptrain.loss;
   if (loss.cosine == 0 && loss.kl == 0 && loss.cross_entropy == 0)
     throw impossible(c, "uptrain.loss", "all weights are 0; one of cosine, kl, lm has to be more");

@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "blocks/safetensors.h"
+#include "distill/checkpoint_folder.h"
 #include "distill/depth_first.h"
 #include "nas/run_files.h"
 #include "nas/stage_distill.h"
@@ -220,9 +221,9 @@ void check_depth_first_disk(const DepthFirstRun& run, const BldPlan& plan, int64
   const std::string less =
       tokens > 0 ? fmt::format("distill.tokens to at most {}", tokens) : "distill.tokens and the number of variants";
   throw bad_input(
-      "{}: distilling depth first needs {} of disk ({} boundaries of {}, two checkpoints of {}, a library of {}), and "
+      "{}: distilling depth first needs {} of disk ({} boundaries of {}, {} checkpoints of {}, a library of {}), and "
       "{} are free; lower {}, or put the run on a larger disk with --run-dir",
-      place, format_bytes(double(need)), boundaries, format_bytes(double(boundary)),
+      place, format_bytes(double(need)), boundaries, format_bytes(double(boundary)), kMostCheckpoints,
       format_bytes(double(plan.checkpoint_bytes())), format_bytes(double(library_bytes)),
       format_bytes(double(std::max<int64_t>(free_bytes, 0))), less);
 }

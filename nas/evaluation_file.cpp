@@ -53,7 +53,11 @@ void write_runtimes(const std::filesystem::path& path, const std::vector<Measure
     json.push_back({{"name", r.name},
                     {"scenario", r.scenario},
                     {"prefill_seconds", r.prefill_seconds},
-                    {"decode_seconds", r.decode_seconds}});
+                    {"decode_seconds", r.decode_seconds},
+                    {"weight_bytes", r.weight_bytes},
+                    {"kv_cache_bytes", r.kv_cache_bytes},
+                    {"workspace_bytes", r.workspace_bytes},
+                    {"is_disturbed", r.is_disturbed}});
   write_file_atomically(path, json.dump(1) + "\n");
 }
 
@@ -62,11 +66,20 @@ std::vector<MeasuredRuntime> read_runtimes(const std::filesystem::path& path) {
   if (!std::filesystem::exists(path)) return runtimes;
   try {
     for (const nlohmann::json& r : parse_json(read_text_file(path, kMaxBytes), path.string(), 4))
-      runtimes.push_back({r.at("name"), r.at("scenario"), r.at("prefill_seconds"), r.at("decode_seconds")});
+      runtimes.push_back({r.at("name"), r.at("scenario"), r.at("prefill_seconds"), r.at("decode_seconds"),
+                          r.at("weight_bytes"), r.at("kv_cache_bytes"), r.at("workspace_bytes"), r.at("is_disturbed")});
   } catch (const nlohmann::json::exception& error) {
     throw bad_input("{}: {}; run the evaluate stage again", path.string(), error.what());
   }
   return runtimes;
+}
+
+std::string disturbance_text(int64_t disturbed, int64_t timings, std::string_view verb) {
+  return fmt::format(
+      "{} of {} timings were taken while other work kept the machine busy, and may be too long; on a quiet one: "
+      "tangram "
+      "{} CONFIG.yaml --again",
+      disturbed, timings, verb);
 }
 
 }  // namespace tangram

@@ -24,15 +24,20 @@ void write_evaluations(const std::filesystem::path& path, const std::vector<Eval
 /// Throws Error (bad_input) if the file is missing or damaged.
 std::vector<Evaluation> read_evaluations(const std::filesystem::path& path);
 
-/// Times of a whole student in one scenario, for all its sequences together.
+/// Times and memory of a whole student in one scenario, for all its sequences together.
 struct MeasuredRuntime {
   std::string name, scenario;
   double prefill_seconds = 0, decode_seconds = 0;
+  double weight_bytes = 0, kv_cache_bytes = 0, workspace_bytes = 0;  ///< that it took from the engine's arenas
+  bool is_disturbed = false;                                         ///< timed while other work kept the machine busy
 };
 
 /// `runtime.json` of a run directory; none were measured where there is no such file. Throws Error (bad_input) if it is
 /// damaged.
 void write_runtimes(const std::filesystem::path& path, const std::vector<MeasuredRuntime>& runtimes);
 std::vector<MeasuredRuntime> read_runtimes(const std::filesystem::path& path);
+
+/// Says that timings may be too long, and what to do: run `verb` again; for people, where some of them were disturbed.
+std::string disturbance_text(int64_t disturbed, int64_t timings, std::string_view verb);
 
 }  // namespace tangram

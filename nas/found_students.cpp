@@ -44,6 +44,15 @@ ChosenArchitecture student_of(const ScoreTable& table, const Problem& problem, c
   return student;
 }
 
+ChosenArchitecture student_in_context(const ScoreTable& table, const Problem& problem, const ContextResult& found,
+                                      const std::string& metric) {
+  ChosenArchitecture student = student_of(table, problem, evaluate(problem, entries_of(problem, found.rows)), metric);
+  student.proven = false;
+  const bool more_is_better = table.metrics[metric_index(table, metric)].higher_is_better;
+  if (std::isfinite(found.predicted)) student.predicted[metric] = more_is_better ? -found.predicted : found.predicted;
+  return student;
+}
+
 Table block_table(const ChosenArchitecture& student) {
   Table table{.header = {"layers", "attention", "ffn", "scored"}, .rows = {}};
   const auto same = [](const ChosenBlock& a, const ChosenBlock& b) {

@@ -3,6 +3,7 @@
 
 #include "nas/architecture_file.h"
 #include "nas/table.h"
+#include "puzzle/context_search.h"
 #include "puzzle/search.h"
 
 namespace tangram {
@@ -11,6 +12,10 @@ namespace tangram {
 /// and every figure that the table predicts of it: `kl_divergence`, `parameters`, `chat.memory`.
 ChosenArchitecture student_of(const ScoreTable& table, const Problem& problem, const Solution& solution,
                               const std::string& metric);
+
+/// The same for what a search in context came to: the metric is that search's last prediction, and nothing is proven.
+ChosenArchitecture student_in_context(const ScoreTable& table, const Problem& problem, const ContextResult& found,
+                                      const std::string& metric);
 
 /// The blocks of a student, equal neighbours in one row: the teacher's layers `0-3`, attention, ffn, and whether they
 /// were scored together or are the sum of their parts.

@@ -7,21 +7,31 @@
 namespace tangram {
 namespace {
 
-std::string text_of(const LinearLimit& limit, double total) { return figure_text(limit.units, shown(limit, total)); }
+// The batch sizes that a point takes, by their scenarios.
+std::vector<std::string> scenarios_of(const ScoreTable& table, const TableFrontier& traced,
+                                      const FrontierPoint& point) {
+  std::vector<std::string> names;
+  for (const size_t s : traced.choices[point.problem]) names.push_back(table.scenarios[s].name);
+  return names;
+}
 
 }  // namespace
 
-Table frontier_table(const ScoreTable& table, const SearchResult& found, const Frontier& frontier, size_t limit,
-                     const std::string& metric) {
-  const std::vector<LinearLimit>& limits = found.table.problem.limits;
+Table frontier_table(const ScoreTable& table, const TableFrontier& traced, const std::string& metric) {
   const TableMetric& m = table.metrics[metric_index(table, metric)];
-  Table text{.header = {"limit on " + limits[limit].name, metric}, .rows = {}};
-  for (const LinearLimit& l : limits) text.header.push_back(l.name);
+  const bool has_choice = traced.choices.size() > 1;
+  Table text{.header = {"limit on " + traced.name_of_limit(traced.limit), metric}, .rows = {}};
+  for (size_t k = 0; k < traced.problems[0].limits.size(); ++k) text.header.push_back(traced.name_of_limit(k));
+  if (has_choice) text.header.push_back("batch");
   text.header.insert(text.header.end(), {"proven", "supported"});
-  for (const FrontierPoint& point : frontier.points) {
-    std::vector<std::string> cells{text_of(limits[limit], point.maximum),
+  for (const FrontierPoint& point : traced.frontier.points) {
+    const std::vector<LinearLimit>& limits = traced.problems[point.problem].limits;
+    const LinearLimit& moved = limits[traced.limit];
+    std::vector<std::string> cells{figure_text(moved.units, shown_on_frontier(moved, point.maximum)),
                                    fmt::format("{:.6g}", predicted(m, point.solution))};
-    for (size_t k = 0; k < limits.size(); ++k) cells.push_back(text_of(limits[k], point.solution.totals[k]));
+    for (size_t k = 0; k < limits.size(); ++k)
+      cells.push_back(figure_text(limits[k].units, shown(limits[k], point.solution.totals[k])));
+    if (has_choice) cells.push_back(fmt::format("{}", fmt::join(scenarios_of(table, traced, point), " ")));
     cells.push_back(is_proven(point.solution) ? "yes" : "no");
     cells.push_back(point.is_supported ? "yes" : "");
     text.rows.push_back(cells);
@@ -29,26 +39,35 @@ Table frontier_table(const ScoreTable& table, const SearchResult& found, const F
   return text;
 }
 
-std::string frontier_json(const ScoreTable& table, const SearchResult& found, const Frontier& frontier, size_t limit,
-                          const std::string& metric) {
-  const std::vector<LinearLimit>& limits = found.table.problem.limits;
+std::string frontier_json(const ScoreTable& table, const TableFrontier& traced, const std::string& metric) {
+  const LinearLimit& moved = traced.problems[0].limits[traced.limit];
+  const Frontier& frontier = traced.frontier;
   nlohmann::ordered_json json = {{"metric", metric},
-                                 {"limit", limits[limit].name},
-                                 {"units", limits[limit].units},
-                                 {"smallest", shown(limits[limit], frontier.smallest)},
-                                 {"largest", shown(limits[limit], frontier.largest)},
+                                 {"limit", traced.name_of_limit(traced.limit)},
+                                 {"units", moved.units},
+                                 {"smallest", shown_on_frontier(moved, frontier.smallest)},
+                                 {"largest", shown_on_frontier(moved, frontier.largest)},
                                  {"proven", frontier.is_proven},
                                  {"points", nlohmann::ordered_json::array()}};
   for (const FrontierPoint& point : frontier.points) {
-    const ChosenArchitecture student = student_of(table, found.table.problem, point.solution, metric);
-    nlohmann::ordered_json one = {{"limit", shown(limits[limit], point.maximum)},
+    const ChosenArchitecture student = student_of(table, traced.problems[point.problem], point.solution, metric);
+    nlohmann::ordered_json one = {{"limit", shown_on_frontier(moved, point.maximum)},
                                   {"proven", is_proven(point.solution)},
                                   {"supported", point.is_supported},
+                                  {"scenarios", scenarios_of(table, traced, point)},
                                   {"predicted", student.predicted},
                                   {"blocks", blocks_json(student)}};
     json["points"].push_back(one);
   }
   return json.dump(2) + "\n";
+}
+
+void check_found(const ScoreTable& table, const TableFrontier& traced, SearchRequest request, const Constraint& moved,
+                 const std::string& what) {
+  if (!traced.frontier.points.empty()) return;
+  request.constraints.push_back(moved);
+  check_found(search(table, request), what);
+  throw Error(fmt::format("{}: the solver ran out of time before it found one", what));
 }
 
 }  // namespace tangram

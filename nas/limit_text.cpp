@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <vector>
 
+#include "puzzle/table_frontier.h"
+
 namespace tangram {
 
 LimitSpelling spelling_of(Quantity quantity) {
@@ -50,6 +52,13 @@ Constraint parse_constraint(std::string_view text) {
                     spelling.example);
   constraint.bound = limit->value, constraint.relative = limit->relative;
   return constraint;
+}
+
+Constraint parse_moved_limit(std::string_view text) {
+  if (text.empty() || text.find_first_of("<>=") != std::string_view::npos)
+    throw bad_input("a frontier over '{}': write the quantity alone, such as memory or chat.latency", text);
+  const Constraint parsed = parse_constraint(std::string(text) + "=1x");
+  return moved_limit(parsed.quantity, parsed.scenario);
 }
 
 ChoiceRule parse_layers(std::string_view layers, int64_t layer_count, ChoiceRule rule) {

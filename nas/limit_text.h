@@ -19,6 +19,10 @@ LimitSpelling spelling_of(Quantity quantity);
 /// limits have anyway. Throws Error (bad_input) saying what is wrong and what is allowed.
 Constraint parse_constraint(std::string_view text);
 
+/// The quantity whose limit moves, as command line and config spell it: `memory`, `chat.latency`. Throws Error
+/// (bad_input) naming the nearest known one.
+Constraint parse_moved_limit(std::string_view text);
+
 /// The rule for layers `12`, `0-3` or `all`. Throws Error (bad_input) for another text.
 ChoiceRule parse_layers(std::string_view layers, int64_t layer_count, ChoiceRule rule);
 

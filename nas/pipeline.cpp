@@ -151,9 +151,10 @@ std::vector<StageResult> run_pipeline(std::span<const Stage> all, const SearchCo
   const std::vector<Stage> stages = stages_of(all, config);
   check_inputs(config);
   check_same_run(world, config);
-  if (ctx.device == Device::cuda) check_gpu_memory(config, names_to_run(stages, config, options));
+  if (ctx.device == Device::cuda) check_gpu_memory(config, names_to_run(stages, config, options), world.size());
   PipelineRun run(stages, config, options, ctx, console, world);
-  if (ctx.device == Device::cuda) keep_matmul_choices(config.run_dir, ctx, console);
+  // Several processes would choose apart; the library's first proposal is the same for all.
+  if (ctx.device == Device::cuda && world.size() == 1) keep_matmul_choices(config.run_dir, ctx, console);
   std::vector<StageResult> results;
   for (const Stage& stage : stages)
     if (options.only.empty() || stage.name == options.only) results.push_back(run.run(stage));

@@ -6,6 +6,7 @@
 
 #include "blocks/config_json.h"
 #include "distill/bld.h"
+#include "distill/checkpoint_folder.h"
 #include "distill/corpus.h"
 #include "distill/depth_first.h"
 #include "distill/gkd.h"
@@ -200,12 +201,14 @@ class Planner {
       plan_.host.push_back({"batches on their way to and from the GPU", 2 * run.boundary().batch_bytes()});
       plan_.host.push_back({"a layer of the teacher on its way", block_bytes(teacher_.config, dtype_)});
     }
+    plan_.host.push_back({"copy of the state for a checkpoint", needs.checkpoint_bytes()});
     plan_.host.push_back({"statistics of a layer", statistics});
     if (config_.distill.init == Init::least_squares) add_least_squares(plan_, run.replacements);
 
     if (depth_first)
       plan_.disk.push_back({fmt::format("{} boundaries", boundaries_at_once(run)), boundaries_at_once(run) * boundary});
-    plan_.disk.push_back({"two checkpoints", 2 * needs.checkpoint_bytes()});
+    plan_.disk.push_back(
+        {fmt::format("{} checkpoints", kMostCheckpoints), kMostCheckpoints * needs.checkpoint_bytes()});
     plan_.disk.push_back({"library", library});
     plan_.disk.push_back({"statistics", L * statistics});
 

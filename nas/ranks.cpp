@@ -4,30 +4,36 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <atomic>
+#include <chrono>
 #include <condition_variable>
+#include <cstdlib>
 #include <mutex>
+#include <sstream>
 #include <thread>
 
 #include "nas/digest.h"
+#include "nas/units.h"
 
 namespace tangram {
-namespace {
 
-constexpr int kAnswerTag = 100;
+constexpr int kAnswerTag = 100, kWorkTag = 101;
 constexpr auto kSignOfLife = std::chrono::seconds(2);
 
-// The first character of the leader's messages.
+// The first character of messages.
 constexpr char kWorking = 'w', kAnswer = 'a';
 
-/// Sends every other rank a sign of life every few seconds until it is destroyed.
+/// Sends ranks a sign of life every few seconds until it is destroyed: the leader all others, the others the leader.
 class SignsOfLife {
  public:
-  explicit SignsOfLife(Communicator& world)
-      : thread_([this, &world] {
+  SignsOfLife(Communicator& world, int tag)
+      : thread_([this, &world, tag] {
           std::unique_lock lock(mutex_);
-          while (!stop_.wait_for(lock, kSignOfLife, [this] { return done_; }))
-            for (int r = 1; r < world.size(); ++r) world.send(std::string(1, kWorking), r, kAnswerTag).wait();
+          const int first = leads(world) ? 1 : 0, last = leads(world) ? world.size() : 1;
+          try {
+            while (!stop_.wait_for(lock, kSignOfLife, [this] { return done_; }))
+              for (int r = first; r < last; ++r) world.send(std::string(1, kWorking), r, tag).wait();
+          } catch (const Error&) {  // the rank itself meets it at its next message
+          }
         }) {}
   ~SignsOfLife() {
     {
@@ -45,6 +51,8 @@ class SignsOfLife {
   std::thread thread_;
 };
 
+namespace {
+
 std::string wait_for_answer(Communicator& world) {
   while (true) {
     std::string message = world.receive_string(0, kAnswerTag);
@@ -55,6 +63,12 @@ std::string wait_for_answer(Communicator& world) {
   }
 }
 
+std::string host_name() {
+  char host[256] = {};
+  gethostname(host, sizeof host - 1);
+  return host;
+}
+
 /// Processors that this process may run on.
 int64_t allowed_processors() {
   cpu_set_t set;
@@ -62,6 +76,23 @@ int64_t allowed_processors() {
 }
 
 }  // namespace
+
+void choose_gpu_of_rank() {
+  const char* place = nullptr;
+  for (const char* name : {"OMPI_COMM_WORLD_LOCAL_RANK", "SLURM_LOCALID"})
+    if (!place) place = std::getenv(name);
+  const std::optional<int64_t> local = place ? parse_count(place) : std::nullopt;
+  if (!local) return;
+  std::vector<std::string> visible;
+  if (const char* list = std::getenv("CUDA_VISIBLE_DEVICES")) {
+    std::istringstream in(list);
+    for (std::string gpu; std::getline(in, gpu, ',');) visible.push_back(gpu);
+    if (visible.size() < 2) return;  // the launcher has chosen
+  }
+  const std::string own =
+      visible.empty() ? std::to_string(*local) : visible[static_cast<size_t>(*local) % visible.size()];
+  setenv("CUDA_VISIBLE_DEVICES", own.c_str(), 1);
+}
 
 std::string answer_of_leader(Communicator& world, const std::function<std::string()>& work) {
   if (world.size() == 1) return work();
@@ -72,7 +103,7 @@ std::string answer_of_leader(Communicator& world, const std::function<std::strin
   try {
     std::string answer;
     {
-      const SignsOfLife signs(world);
+      const SignsOfLife signs(world, kAnswerTag);
       answer = work();
     }
     tell(kAnswer, answer);
@@ -80,6 +111,28 @@ std::string answer_of_leader(Communicator& world, const std::function<std::strin
   } catch (const Error& e) {
     tell(static_cast<char>('0' + static_cast<int>(e.failure)), e.what());
     throw;
+  }
+}
+
+SharedWork::SharedWork(Communicator& world)
+    : world_(world), signs_(world.size() > 1 ? std::make_unique<SignsOfLife>(world, kWorkTag) : nullptr) {}
+
+SharedWork::~SharedWork() = default;
+
+void SharedWork::finish() {
+  if (world_.size() == 1) return;
+  const auto wait_for = [&](int rank) {
+    while (world_.receive_string(rank, kWorkTag)[0] == kWorking) continue;
+  };
+  const auto tell = [&](int rank) { world_.send(std::string(1, kAnswer), rank, kWorkTag).wait(); };
+  if (leads(world_)) {
+    for (int r = 1; r < world_.size(); ++r) wait_for(r);
+    signs_.reset();
+    for (int r = 1; r < world_.size(); ++r) tell(r);
+  } else {
+    signs_.reset();
+    tell(0);
+    wait_for(0);
   }
 }
 
@@ -92,11 +145,15 @@ void check_same_run(Communicator& world, const SearchConfig& config) {
   world.same_everywhere(config.run_dir.string(), "run directory");
 }
 
+int64_t ranks_on_node(Communicator& world) {
+  const std::string mine = host_name();
+  const std::vector<std::string> hosts = world.gather(mine);
+  return std::count(hosts.begin(), hosts.end(), mine);
+}
+
 int64_t threads_of_rank(Communicator& world, int64_t threads) {
   if (world.size() == 1 || threads > 0) return threads;
-  char host[256] = {};
-  gethostname(host, sizeof host - 1);
-  std::string place = host;
+  std::string place = host_name();
   cpu_set_t set;
   sched_getaffinity(0, sizeof set, &set);
   for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu)

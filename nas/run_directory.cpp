@@ -107,6 +107,15 @@ void remove_temporary_files(const fs::path& root) {
   for (const fs::path& path : found) fs::remove_all(path);
 }
 
+/// Work folders of stages that are complete: killed before they were gone.
+void remove_finished_work(const fs::path& root) {
+  std::error_code absent;
+  std::vector<fs::path> found;
+  for (const auto& entry : fs::directory_iterator(root / "work", absent))
+    if (fs::exists(record_path_of(root, entry.path().filename().string()))) found.push_back(entry.path());
+  for (const fs::path& path : found) fs::remove_all(path);
+}
+
 /// A folder that is not ours stays untouched: temporary files are removed below a run directory.
 void check_ours(const fs::path& root) {
   if (fs::exists(root / "run.json")) return;
@@ -126,6 +135,7 @@ RunDirectory::RunDirectory(const fs::path& folder, const std::string& teacher_di
   lock_ = lock_folder(root);
   FileDescriptor guard{lock_};
   remove_temporary_files(root);
+  remove_finished_work(root);
   check_teacher(root, teacher_digest);
   fs::create_directories(root / "stages");
   guard.fd = -1;

@@ -24,6 +24,9 @@ fs::path scores_path(const fs::path& run_dir) { return run_dir / "scores.h5"; }
 fs::path architecture_path(const fs::path& run_dir, const std::string& name) {
   return run_dir / "architectures" / (name + ".yaml");
 }
+fs::path frontier_path(const fs::path& run_dir, const std::string& target) {
+  return run_dir / "frontiers" / (target + ".json");
+}
 fs::path student_path(const fs::path& run_dir, const std::string& name) { return run_dir / "students" / name; }
 fs::path student_curve_path(const fs::path& run_dir, const std::string& name) {
   return run_dir / "students" / (name + ".csv");

@@ -17,6 +17,7 @@ std::filesystem::path statistics_path(const std::filesystem::path& run_dir, int6
 std::filesystem::path library_dir(const std::filesystem::path& run_dir);
 std::filesystem::path scores_path(const std::filesystem::path& run_dir);
 std::filesystem::path architecture_path(const std::filesystem::path& run_dir, const std::string& name);
+std::filesystem::path frontier_path(const std::filesystem::path& run_dir, const std::string& target);
 std::filesystem::path student_path(const std::filesystem::path& run_dir, const std::string& name);
 std::filesystem::path student_curve_path(const std::filesystem::path& run_dir, const std::string& name);
 std::filesystem::path export_path(const std::filesystem::path& run_dir, const std::string& name);

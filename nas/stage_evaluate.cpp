@@ -2,11 +2,13 @@
 #include "distill/bld.h"
 #include "distill/skill_accuracy.h"
 #include "distill/skills.h"
+#include "kernels/cuda_devices.h"
+#include "kernels/matmul_cuda.h"
 #include "nas/architecture_file.h"
 #include "nas/evaluation_file.h"
 #include "nas/run_files.h"
 #include "nas/stages.h"
-#include "puzzle/measure.h"
+#include "puzzle/quiet_timer.h"
 
 namespace tangram {
 namespace {
@@ -103,11 +105,21 @@ Evaluation measure_undistilled(Evaluator& evaluator, const ChosenArchitecture& c
 
 bool is_searched(const ChosenArchitecture& chosen) { return chosen.method.starts_with("mip"); }
 
-// Times of the searched students as whole models, in every scenario that this machine can run.
+// One model in one scenario, in a context of its own: its scratch memory is then what this model took.
+WholeRun run_whole(const Architecture& blocks, const ModelConfig& config, const Scenario& scenario, Context& ctx) {
+  Context own(Context::Options{.device = ctx.device, .threads = ctx.threads});
+  if constexpr (kCudaBuilt)
+    if (ctx.device == Device::cuda) cuda::load_matmul_choices(cuda::matmul_choices(ctx), own);
+  return measure_whole(blocks, config, scenario, {}, own);
+}
+
+// Times and memory of the searched students as whole models, in every scenario that this machine can run.
 std::vector<MeasuredRuntime> measure_runtimes(const std::vector<ChosenArchitecture>& all, const ModelConfig& teacher,
                                               const StageInput& in) {
   std::vector<MeasuredRuntime> runtimes;
   for (const Scenario& scenario : scenarios_of(in.config)) check_runnable(scenario);
+  QuietTimer timer(in.ctx);
+  std::vector<QuietTimer::Timing> timings;
   Progress progress(in.console, "evaluate: time", "architectures", double(all.size()));
   for (size_t i = 0; i < all.size(); ++i) {
     if (!is_searched(all[i])) continue;
@@ -115,11 +127,20 @@ std::vector<MeasuredRuntime> measure_runtimes(const std::vector<ChosenArchitectu
     ModelConfig config = teacher;
     config.num_hidden_layers = std::ssize(blocks);
     for (const Scenario& scenario : scenarios_of(in.config)) {
-      const Runtime r = measure_whole(blocks, config, scenario, {}, in.ctx);
-      runtimes.push_back({all[i].name, scenario.name, r.prefill_seconds, r.decode_seconds});
+      WholeRun whole;
+      const QuietTimer::Timing timing = timer.time([&] {
+        whole = run_whole(blocks, config, scenario, in.ctx);
+        return whole.runtime;
+      });
+      runtimes.push_back({all[i].name, scenario.name, timing.runtime.prefill_seconds, timing.runtime.decode_seconds,
+                          double(whole.weight_bytes), double(whole.kv_cache_bytes), double(whole.workspace_bytes)});
+      timings.push_back(timing);
     }
     progress.update(double(i + 1));
   }
+  for (size_t i = 0; i < timings.size(); ++i) runtimes[i].is_disturbed = timer.is_disturbed(timings[i]);
+  const auto disturbed = std::count_if(runtimes.begin(), runtimes.end(), [](auto& r) { return r.is_disturbed; });
+  if (disturbed > 0) in.console.say("evaluate: {}", disturbance_text(disturbed, std::ssize(runtimes), "evaluate"));
   return runtimes;
 }
 

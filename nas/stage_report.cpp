@@ -154,24 +154,39 @@ std::string predicted_table(const std::vector<ChosenArchitecture>& architectures
   return text;
 }
 
-// What was predicted of whole students' times beside what was measured; nothing if none was.
+// What was predicted of whole students beside what was measured, and how far it was off; nothing if none was.
 std::string runtime_table(const std::vector<ChosenArchitecture>& architectures,
                           const std::vector<MeasuredRuntime>& runtimes, const std::string& target) {
-  Table table{.header = {"architecture", "scenario", "time", "predicted", "measured", "ratio"}, .rows = {}};
+  Table table{.header = {"architecture", "scenario", "figure", "predicted", "measured", "error"}, .rows = {}};
+  int64_t disturbed = 0, timings = 0;
   for (const ChosenArchitecture& a : architectures)
     for (const MeasuredRuntime& r : runtimes) {
       if (a.target != target || a.name != r.name) continue;
-      const auto add = [&](Quantity q, double measured) {
+      const auto add = [&](Quantity q, double measured, std::string (*text)(double)) {
         const auto predicted = a.predicted.find(fmt::format("{}.{}", r.scenario, name_of(q)));
         if (predicted == a.predicted.end()) return;
-        table.rows.push_back({a.name, r.scenario, std::string(name_of(q)), format_seconds(predicted->second),
-                              format_seconds(measured), fmt::format("{:.2f}", measured / predicted->second)});
+        table.rows.push_back({a.name, r.scenario, std::string(name_of(q)), text(predicted->second), text(measured),
+                              fmt::format("{:+.1f} %", 100 * (predicted->second / measured - 1))});
       };
-      add(Quantity::time_to_first_token, r.prefill_seconds);
-      add(Quantity::latency, r.prefill_seconds + r.decode_seconds);
+      add(Quantity::time_to_first_token, r.prefill_seconds, format_seconds);
+      add(Quantity::latency, r.prefill_seconds + r.decode_seconds, format_seconds);
+      add(Quantity::memory, r.weight_bytes + r.kv_cache_bytes + r.workspace_bytes, format_bytes);
+      ++timings, disturbed += r.is_disturbed;
     }
   if (table.rows.empty()) return "";
-  return "\nPredicted times beside those of whole models\n\n" + format_table(table);
+  std::string text = "\nPredicted times and memory beside those of whole models\n\n" + format_table(table);
+  if (disturbed > 0) text += fmt::format("measured: {}\n", disturbance_text(disturbed, timings, "evaluate"));
+  return text;
+}
+
+// Of the costs that the search went by.
+std::string disturbed_scenarios(const ScoreTable& scores) {
+  std::string text;
+  for (size_t s = 0; s < scores.sources.size(); ++s)
+    if (const CostSource& source = scores.sources[s]; source.disturbed_timings > 0)
+      text += fmt::format("scenario {}: {}\n", scores.scenarios[s].name,
+                          disturbance_text(int64_t(source.disturbed_timings), int64_t(source.timings), "measure"));
+  return text;
 }
 
 }  // namespace
@@ -182,7 +197,8 @@ std::vector<std::filesystem::path> run_report(const StageInput& in) {
   const ScoreTable scores = read_scores(scores_path(in.run_dir));
   const std::vector<ChosenArchitecture> architectures =
       read_architectures(architecture_path(in.run_dir, "any").parent_path());
-  std::string text;
+  std::string text = disturbed_scenarios(scores);
+  if (!text.empty()) text += "\n";
   for (const ChosenArchitecture& chosen : architectures) {
     if (!is_healed(chosen)) continue;
     const std::vector<Evaluation> rows = rows_of(all, chosen.target);

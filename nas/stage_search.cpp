@@ -1,8 +1,11 @@
 #include <algorithm>
 #include <cmath>
 
+#include "blocks/file.h"
 #include "nas/architecture_file.h"
 #include "nas/found_students.h"
+#include "nas/frontier_text.h"
+#include "nas/limit_text.h"
 #include "nas/run_files.h"
 #include "nas/stages.h"
 #include "nas/student_scorer.h"
@@ -27,6 +30,7 @@ class TargetSearch {
     for (const Metric metric : in_.config.baselines.objectives)
       find(std::string(kMetricNames[size_t(metric)]),
            fmt::format("{}-by-{}", target_.name, kMetricNames[size_t(metric)]), 1);
+    if (!in_.config.solutions.frontier.empty()) trace(objective);
     const Problem& problem = found.table.problem;
     const BaselinesConfig& baselines = in_.config.baselines;
     if (baselines.greedy) keep(found, greedy(problem), "greedy", objective, target_.name + "-greedy");
@@ -39,13 +43,16 @@ class TargetSearch {
   }
 
  private:
+  SearchRequest request(const std::string& metric, int64_t count) const {
+    return {.metric = metric,
+            .constraints = constraints_,
+            .rules = rules_of(target_, table_.layer_count),
+            .most_variants = target_.most_variants,
+            .solver = {.count = count, .min_difference = in_.config.solutions.min_difference}};
+  }
+
   SearchResult find(const std::string& metric, const std::string& name, int64_t count) {
-    const SearchResult found =
-        search(table_, {.metric = metric,
-                        .constraints = constraints_,
-                        .rules = rules_of(target_, table_.layer_count),
-                        .most_variants = target_.most_variants,
-                        .solver = {.count = count, .min_difference = in_.config.solutions.min_difference}});
+    const SearchResult found = search(table_, request(metric, count));
     if (!found.table.left_out.empty())
       in_.console.say("search {}: {} replacements without a finite score or cost are left out", name,
                       found.table.left_out.size());
@@ -54,6 +61,24 @@ class TargetSearch {
     for (size_t i = 0; i < found.solved.solutions.size(); ++i)
       write(found, found.solved.solutions[i], "mip", metric, i == 0 ? name : fmt::format("{}-{}", name, i + 1));
     return found;
+  }
+
+  // The best student for every limit on a quantity within the target's other limits, by the sum of scores.
+  void trace(const std::string& metric) {
+    const Constraint moved = parse_moved_limit(in_.config.solutions.frontier);
+    SearchRequest others = request(metric, 1);
+    std::erase_if(others.constraints,
+                  [&](const Constraint& c) { return c.quantity == moved.quantity && c.scenario == moved.scenario; });
+    const TableFrontier traced = trace_frontier(table_, others, moved, {.points = in_.config.solutions.points});
+    check_found(table_, traced, others, moved,
+                fmt::format("{}: no student keeps the other limits of '{}'", place_of(in_.config, "solutions.frontier"),
+                            target_.name));
+    const std::filesystem::path path = frontier_path(in_.run_dir, target_.name);
+    std::filesystem::create_directories(path.parent_path());
+    write_file_atomically(path, frontier_json(table_, traced, metric));
+    in_.console.say("search {}: frontier of {} points, {}, in {}", target_.name, traced.frontier.points.size(),
+                    traced.frontier.is_proven ? "all proven" : "not all proven",
+                    path.lexically_relative(in_.run_dir).string());
   }
 
   // The additive student, others that differ from it, and what simpler searches give.
@@ -93,12 +118,8 @@ class TargetSearch {
         "re-scoring in context",
         target_.name, metric, better.before[0], *std::min_element(better.before.begin(), better.before.end()),
         better.before.size(), better.after);
-    ChosenArchitecture chosen =
-        student_of(table_, problem, evaluate(problem, entries_of(problem, better.rows)), metric);
-    chosen.name = chosen.target = target_.name, chosen.method = "mip_in_context", chosen.proven = false;
-    const bool more_is_better = table_.metrics[metric_index(table_, metric)].higher_is_better;
-    if (std::isfinite(better.predicted))
-      chosen.predicted[metric] = more_is_better ? -better.predicted : better.predicted;
+    ChosenArchitecture chosen = student_in_context(table_, problem, better, metric);
+    chosen.name = chosen.target = target_.name, chosen.method = "mip_in_context";
     write_architecture(architecture_path(in_.run_dir, chosen.name), chosen);
   }
 
@@ -128,7 +149,9 @@ class TargetSearch {
 std::vector<std::filesystem::path> run_search(const StageInput& in) {
   const ScoreTable table = read_scores(scores_path(in.run_dir));
   const std::filesystem::path folder = architecture_path(in.run_dir, "any").parent_path();
-  std::filesystem::remove_all(folder);  // those of an earlier search are not this one's
+  const std::filesystem::path frontiers = frontier_path(in.run_dir, "any").parent_path();
+  for (const std::filesystem::path& old : {folder, frontiers})
+    std::filesystem::remove_all(old);  // those of an earlier search are not this one's
   std::filesystem::create_directories(folder);
   if (in.config.constraints.empty())
     throw bad_input("{}: no constraints; give at least one limit to search under", place_of(in.config, "constraints"));
@@ -137,7 +160,10 @@ std::vector<std::filesystem::path> run_search(const StageInput& in) {
     TargetSearch(in, table, in.config.constraints[i]).run();
     progress.update(double(i + 1));
   }
-  return {folder};
+  std::vector<std::filesystem::path> outputs = {folder};
+  if (!in.config.solutions.frontier.empty())
+    for (const TargetConfig& target : in.config.constraints) outputs.push_back(frontier_path(in.run_dir, target.name));
+  return outputs;
 }
 
 }  // namespace tangram

@@ -9,6 +9,7 @@
 
 #include "blocks/file.h"
 #include "nas/interruption.h"
+#include "nas/ranks.h"
 #include "nas/units.h"
 
 namespace tangram {
@@ -103,11 +104,12 @@ class Loop {
 
   static CheckpointOptions checkpoint_options(const TrainingRun& run) {
     CheckpointOptions options;
-    // A state that takes more than a quarter of the machine's memory is not copied for its checkpoint.
+    // Where the states of a node's ranks take more than a quarter of its memory, they are not copied for a checkpoint.
     options.max_snapshot_bytes = int64_t{sysconf(_SC_PHYS_PAGES)} * sysconf(_SC_PAGESIZE) / 4;
-    if (run.world && run.world->size() > 1)
-      options.ranks = {run.world->rank(), run.world->size(),
-                       [&run](const std::string& text) { return run.world->gather(text); }};
+    if (!run.world || run.world->size() == 1) return options;
+    options.max_snapshot_bytes /= ranks_on_node(*run.world);
+    options.ranks = {run.world->rank(), run.world->size(),
+                     [&run](const std::string& text) { return run.world->gather(text); }};
     return options;
   }
 

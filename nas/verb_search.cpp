@@ -148,44 +148,44 @@ void print_json(const ScoreTable& table, const SearchRequest& request, const Sea
   fmt::print(in.out, "{}\n", json.dump(2));
 }
 
+void write_student(ChosenArchitecture student, const std::string& target, const std::string& name,
+                   const fs::path& folder) {
+  student.target = target, student.method = "mip", student.name = name;
+  write_architecture(folder / (name + ".yaml"), student);
+}
+
 void write_students(const ScoreTable& table, const SearchRequest& request, const SearchResult& found,
                     const fs::path& folder) {
-  for (size_t i = 0; i < found.solved.solutions.size(); ++i) {
-    ChosenArchitecture student = student_of(table, found.table.problem, found.solved.solutions[i], request.metric);
-    student.target = "student", student.method = "mip";
-    student.name = i == 0 ? student.target : fmt::format("{}-{}", student.target, i + 1);
-    write_architecture(folder / (student.name + ".yaml"), student);
+  for (size_t i = 0; i < found.solved.solutions.size(); ++i)
+    write_student(student_of(table, found.table.problem, found.solved.solutions[i], request.metric), "student",
+                  i == 0 ? "student" : fmt::format("student-{}", i + 1), folder);
+}
+
+// Each student once, however many limits it is the best for.
+void write_frontier_students(const ScoreTable& table, const TableFrontier& traced, const std::string& metric,
+                             const fs::path& folder) {
+  const FrontierPoint* last = nullptr;
+  int count = 0;
+  for (const FrontierPoint& point : traced.frontier.points) {
+    if (last && last->problem == point.problem && last->solution.entries == point.solution.entries) continue;
+    write_student(student_of(table, traced.problems[point.problem], point.solution, metric), "frontier",
+                  fmt::format("frontier-{:03}", ++count), folder);
+    last = &point;
   }
 }
 
-// The limit whose frontier is asked for, `memory` or `chat.memory`; one is added that nothing exceeds if there is none.
-size_t frontier_limit(SearchRequest& request, const ScoreTable& table, const std::string& name) {
-  Constraint moved = parse_constraint(name + "=100x");
-  if (moved.quantity == Quantity::throughput) moved.bound = 1e-3;
-  for (size_t i = 0; i < request.constraints.size(); ++i)
-    if (request.constraints[i].quantity == moved.quantity && request.constraints[i].scenario == moved.scenario)
-      throw bad_input("--frontier {}: the limit on it moves; leave its --limit out", name);
-  SearchRequest alone = request;
-  alone.constraints = {moved};
-  request.constraints.push_back(moved);
-  const std::vector<std::vector<size_t>> choices = batch_choices(table, request.constraints);
-  const size_t before = make_problem(table, request.metric, request.constraints, choices[0]).problem.limits.size();
-  const size_t own = make_problem(table, request.metric, alone.constraints, choices[0]).problem.limits.size();
-  if (own != 1) throw bad_input("--frontier {}: {} scenarios; say which, such as chat.{}", name, own, name);
-  return before - 1;
-}
-
-void run_frontier(const Options& o, const ScoreTable& table, SearchRequest request, const VerbInput& in) {
-  const size_t limit = frontier_limit(request, table, o.frontier);
-  const SearchResult found = search(table, request);
-  check_found(found, fmt::format("{}: no student keeps the limits", o.scores));
-  const Frontier frontier = trace_frontier(found.table.problem, {.limit = limit,
-                                                                 .points = o.points,
-                                                                 .supported = o.supported,
-                                                                 .refine = o.refine,
-                                                                 .solver = {.seconds_at_most = o.seconds}});
-  if (in.json) return fmt::print(in.out, "{}", frontier_json(table, found, frontier, limit, request.metric));
-  fmt::print(in.out, "{}", format_table(frontier_table(table, found, frontier, limit, request.metric)));
+void run_frontier(const Options& o, const ScoreTable& table, const SearchRequest& request, const VerbInput& in) {
+  const Constraint moved = parse_moved_limit(o.frontier);
+  const TableFrontier traced =
+      trace_frontier(table, request, moved, {.points = o.points, .supported = o.supported, .refine = o.refine});
+  check_found(table, traced, request, moved, fmt::format("{}: no student keeps the limits", o.scores));
+  if (in.json)
+    fmt::print(in.out, "{}", frontier_json(table, traced, request.metric));
+  else
+    fmt::print(in.out, "{}", format_table(frontier_table(table, traced, request.metric)));
+  if (o.out.empty()) return;
+  write_frontier_students(table, traced, request.metric, o.out);
+  in.console.say("architectures are in {}", o.out);
 }
 
 // How sure each layer's choice is, where scores are known to their standard errors.
@@ -206,6 +206,26 @@ void print_resampled(const Resampled& again, const VerbInput& in) {
   fmt::print(in.out, "\nof {} searches with scores drawn anew within their standard errors, {} proven; layers that ",
              again.samples, again.proven);
   text.rows.empty() ? fmt::print(in.out, "change: none\n") : fmt::print(in.out, "change\n\n{}", format_table(text));
+}
+
+// Options that would change nothing are a misunderstanding, and are said to be.
+void check_options(const Options& o, const CLI::App& app) {
+  const auto given = [&](const char* name) { return app.count(name) > 0; };
+  const bool is_frontier = !o.frontier.empty();
+  for (const char* name : {"--solutions", "--min-difference"})
+    if (is_frontier && given(name))
+      throw bad_input("{} with --frontier: a frontier has one student for each limit; leave one of the two out", name);
+  for (const char* name : {"--resample", "--seed"})
+    if (is_frontier && given(name))
+      throw bad_input(
+          "{} with --frontier: only one student's choices are drawn anew; give the limit it is to keep, "
+          "such as --limit {}=60%, in place of --frontier",
+          name, o.frontier);
+  for (const char* name : {"--points", "--supported", "--refine"})
+    if (!is_frontier && given(name))
+      throw bad_input("{} is of a frontier; say over which quantity, such as --frontier memory", name);
+  if (!is_frontier && given("--seed") && o.resamples == 0)
+    throw bad_input("--seed is of drawing scores anew; say how often, such as --resample 100");
 }
 
 void run_search_verb(const Options& o, const VerbInput& in) {
@@ -253,8 +273,10 @@ std::function<void(const VerbInput&)> add_search(CLI::App& app) {
   app.add_option("--seconds", o->seconds, "Time for each student; running out of it is said")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
-  app.add_option("--frontier", o->frontier,
-                 "Instead of one student, the best for every value of this quantity's limit: memory, chat.latency")
+  app.add_option(
+         "--frontier", o->frontier,
+         "Instead of one student, the best for every value of this quantity's limit: memory, chat.latency; where the "
+         "batch size is free, each at its best one")
       ->type_name("QUANTITY");
   app.add_option("--points", o->points, "Of the frontier, evenly spaced")
       ->check(CLI::Range(2, 100000))
@@ -266,8 +288,11 @@ std::function<void(const VerbInput&)> add_search(CLI::App& app) {
                  "Searches with scores drawn anew within their standard errors: how sure each layer's choice is")
       ->check(CLI::Range(0, 100000));
   app.add_option("--seed", o->seed, "Of the drawing");
-  app.add_option("--out", o->out, "Folder for the students as architecture files");
-  return [o](const VerbInput& in) { run_search_verb(*o, in); };
+  app.add_option("--out", o->out, "Folder for the students as architecture files; of a frontier each different one");
+  return [o, &app](const VerbInput& in) {
+    check_options(*o, app);
+    run_search_verb(*o, in);
+  };
 }
 
 }  // namespace tangram

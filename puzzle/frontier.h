@@ -1,4 +1,6 @@
 #pragma once
+#include <span>
+
 #include "puzzle/problem.h"
 
 namespace tangram {
@@ -11,17 +13,23 @@ struct FrontierOptions {
   SolverOptions solver = {};  ///< for each point; `count`, `known` and `prices` are unused
 };
 
+/// The student for one value of the moved limit. Values are as the problem has them; of a least throughput they are
+/// seconds for each token, 1 / throughput, in which problems of different batch sizes compare.
 struct FrontierPoint {
   double maximum = 0;         ///< of the moved limit
+  size_t problem = 0;         ///< the one that the student solves, where there are several
   Solution solution;          ///< the best student under it; proven if bound equals objective
   bool is_supported = false;  ///< proven to be the best for some price of the moved limit: on the lower convex hull
 };
 
 struct Frontier {
   std::vector<FrontierPoint> points;  ///< ascending by maximum
-  double smallest = 0, largest = 0;  ///< attainable total under the other limits, and that of the best student there is
-  bool is_proven = true;             ///< both ends, all points and, if asked for, that no supported point is missing
+  double smallest = 0, largest = 0;   ///< attainable under the other limits, and that of the best student there is
+  bool is_proven = true;              ///< both ends, all points and, if asked for, that no supported point is missing
 };
+
+/// A value of the moved limit as users think of it; see `shown`.
+inline double shown_on_frontier(const LinearLimit& limit, double value) { return limit.tokens > 0 ? 1 / value : value; }
 
 /// The best student for every value of one limit, within the others. Points are solved from the loosest limit to the
 /// tightest. Where the student of a looser limit keeps the next one too, it is the best there as well, without a
@@ -32,5 +40,10 @@ struct Frontier {
 /// Problems that are infeasible whatever the moved limit have no points. Throws Error (bad_input) as `solve` does, and
 /// for a limit that the problem does not have.
 Frontier trace_frontier(const Problem& problem, const FrontierOptions& options);
+
+/// The same over several problems with the same limits, such as one for each batch size: every point is the best that
+/// any of them allows; of equally good students, the one with the smallest total. Where what a problem reached under a
+/// looser limit is no better than another one's student, it is not searched again.
+Frontier trace_frontier(std::span<const Problem> problems, const FrontierOptions& options);
 
 }  // namespace tangram

@@ -153,9 +153,13 @@ Runtime measure_outside(const ModelConfig& config, const Scenario& scenario, con
   return {.prefill_seconds = step, .decode_seconds = step * double(std::max<int64_t>(scenario.output_tokens - 1, 0))};
 }
 
-Runtime measure_whole(const Architecture& architecture, const ModelConfig& config, const Scenario& scenario,
-                      const MeasureOptions& options, Context& ctx) {
-  const Model model = make_model(config, architecture, dtype_of(scenario.precision), ctx.device);
+WholeRun measure_whole(const Architecture& architecture, const ModelConfig& config, const Scenario& scenario,
+                       const MeasureOptions& options, Context& ctx) {
+  const DType dtype = dtype_of(scenario.precision);
+  Arena planner = Arena::planner(ctx.device);
+  make_model(config, architecture, dtype, planner);
+  Arena weights(planner.used_bytes(), ctx.device);
+  const Model model = make_model(config, architecture, dtype, weights);
   uint64_t stream = 0;
   for (const NamedTensor& t : named_tensors(model))
     fill_for_measuring(t.tensor, t.tensor.rows == 1 ? 1 : 0, t.tensor.rows == 1 ? 0.1 : 0.03, stream++, ctx);
@@ -191,7 +195,10 @@ Runtime measure_whole(const Architecture& architecture, const ModelConfig& confi
     return pass(S, 1, context,
                 [&](const std::function<void()>& work) { return least_decode_seconds(options, work, ctx); });
   });
-  return runtime;
+  return {.runtime = runtime,
+          .weight_bytes = weights.used_bytes(),
+          .kv_cache_bytes = memory.memory.used_bytes(),
+          .workspace_bytes = ctx.scratch.peak_bytes()};
 }
 
 }  // namespace tangram

@@ -31,9 +31,18 @@ Runtime measure_subblock(const Choice& choice, const ModelConfig& config, const 
 Runtime measure_outside(const ModelConfig& config, const Scenario& scenario, const MeasureOptions& options,
                         Context& ctx);
 
+/// A whole model's times, and the memory that it took from the arenas of the engine that ran it.
+struct WholeRun {
+  Runtime runtime;
+  int64_t weight_bytes = 0, kv_cache_bytes = 0;
+  int64_t workspace_bytes = 0;  ///< at most at a time, of scratch memory; only in a context that has done nothing else
+
+  int64_t memory_bytes() const { return weight_bytes + kv_cache_bytes + workspace_bytes; }
+};
+
 /// The same for a whole model of random weights, its blocks one after the other in one pass: what sums of parts are
 /// compared with.
-Runtime measure_whole(const Architecture& architecture, const ModelConfig& config, const Scenario& scenario,
-                      const MeasureOptions& options, Context& ctx);
+WholeRun measure_whole(const Architecture& architecture, const ModelConfig& config, const Scenario& scenario,
+                       const MeasureOptions& options, Context& ctx);
 
 }  // namespace tangram

@@ -137,8 +137,8 @@ int64_t layers_that_differ(const Problem& problem, const Solution& a, const Solu
 
 std::string explain(const Problem& problem, const SolveResult& result) {
   std::string text;
-  const auto shown = [](const LinearLimit& limit, double total) {
-    return fmt::format("{:.6g}", limit.tokens > 0 ? limit.tokens / total : total);
+  const auto text_of = [](const LinearLimit& limit, double total) {
+    return fmt::format("{:.6g}", shown(limit, total));
   };
   for (size_t k = 0; k < result.conflicts.size(); ++k) {
     const LinearLimit& limit = problem.limits[k];
@@ -146,12 +146,12 @@ std::string explain(const Problem& problem, const SolveResult& result) {
     const bool alone = keeps(limit, conflict.smallest);
     const double reached = alone ? conflict.smallest_with_others : conflict.smallest;
     text += fmt::format("{}{}: {} {} {} asked for; ", text.empty() ? "" : "\n", limit.name,
-                        limit.tokens > 0 ? "at least" : "at most", shown(limit, limit.maximum), limit.units);
+                        limit.tokens > 0 ? "at least" : "at most", text_of(limit, limit.maximum), limit.units);
     if (!std::isfinite(reached))
       text += alone ? "attainable alone, and the other limits exclude each other" : "no student fills every layer";
     else
       text += fmt::format("the {} attainable {} is {}{}", limit.tokens > 0 ? "most" : "least",
-                          alone ? "beside the other limits" : "by any student", shown(limit, reached),
+                          alone ? "beside the other limits" : "by any student", text_of(limit, reached),
                           conflict.is_proven ? "" : ", as far as was found in time");
     if (alone && !conflict.is_needed) text += "; it takes no part in the conflict";
   }
@@ -162,7 +162,7 @@ std::string explain(const Problem& problem, const SolveResult& result) {
     text += fmt::format("\nnearest: {:.3g} % beyond the limits", 100 * result.nearest.excess);
     for (size_t k = 0; k < problem.limits.size(); ++k)
       text += fmt::format("{} {} {} {}", k == 0 ? ", with" : ",", problem.limits[k].name,
-                          shown(problem.limits[k], result.nearest.solution[0].totals[k]), problem.limits[k].units);
+                          text_of(problem.limits[k], result.nearest.solution[0].totals[k]), problem.limits[k].units);
     if (result.nearest.bound < result.nearest.excess)
       text += fmt::format("; nothing within {:.3g} % is proven", 100 * result.nearest.bound);
   }

@@ -32,6 +32,10 @@ constexpr std::array<SourceColumn, 4> kSourceColumns = {
      {"prefill_error", "relative error bar of a whole model's time", &CostSource::prefill_error},
      {"decode_error", "relative error bar of a whole model's time", &CostSource::decode_error}}};
 
+constexpr std::array<SourceColumn, 2> kTimingColumns = {
+    {{"timings", "timings that the times are made of", &CostSource::timings},
+     {"disturbed_timings", "of these, taken on a busy machine", &CostSource::disturbed_timings}}};
+
 template <class T, class Item, class F>
 std::vector<T> column(const std::vector<Item>& items, F&& value) {
   std::vector<T> values;
@@ -130,9 +134,12 @@ void put_scenarios(Hdf5Writer& file, const ScoreTable& table) {
            {{"long_name", "devices, each with a part of every matrix"}});
   file.put("cost_source", by_scenario, column<std::string>(table.sources, [](auto& c) { return c.name; }),
            {{"long_name", "measured, or the hardware description that times are modelled from"}});
-  for (const SourceColumn& c : kSourceColumns)
+  const auto put_sources = [&](const SourceColumn& c) {
     file.put(c.name, by_scenario, column<double>(table.sources, [&](auto& s) { return s.*c.member; }),
              {{"units", "1"}, {"long_name", c.long_name}});
+  };
+  for (const SourceColumn& c : kSourceColumns) put_sources(c);
+  for (const SourceColumn& c : kTimingColumns) put_sources(c);
   file.put("workspace_bytes", by_scenario, table.workspace_bytes, {{"units", "byte"}});
   for (const CostColumn& cost : kCosts) {
     file.put(std::string("outside_") + cost.name, by_scenario,
@@ -192,10 +199,13 @@ void get_sources(ScoreTable& table, const Hdf5Reader& file, const std::string& s
     scenario.tensor_parallel = tensor_parallel[s];
     table.sources[s].name = names[s];
   }
-  for (const SourceColumn& c : kSourceColumns) {
+  const auto get = [&](const SourceColumn& c) {
     const auto values = file.doubles(c.name, {S});
     for (size_t s = 0; s < S; ++s) table.sources[s].*c.member = values[s];
-  }
+  };
+  for (const SourceColumn& c : kSourceColumns) get(c);
+  if (!file.has(kTimingColumns[0].name)) return;
+  for (const SourceColumn& c : kTimingColumns) get(c);
 }
 
 void get_scenarios(ScoreTable& table, const Hdf5Reader& file, const std::string& source) {

@@ -64,6 +64,8 @@ void check_source(const CostSource& source, const std::string& place) {
       throw bad_input("{}: a whole model takes {} times the sum of its parts", place, factor);
   for (const double error : {source.prefill_error, source.decode_error})
     if (error < 0 || std::isinf(error)) throw bad_input("{}: relative error {}", place, error);
+  if (!(source.disturbed_timings >= 0 && source.timings >= source.disturbed_timings && source.timings < 1e15))
+    throw bad_input("{}: {} of {} timings were disturbed", place, source.disturbed_timings, source.timings);
 }
 
 }  // namespace

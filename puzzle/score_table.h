@@ -37,6 +37,8 @@ struct CostSource {
   std::string name = {};                         ///< `measured`, or the description they are modelled from; empty: none
   double prefill_factor = 1, decode_factor = 1;  ///< a whole model takes so many times the sum of its parts
   double prefill_error = kMissing, decode_error = kMissing;  ///< relative error bar of a whole model's times
+  double timings = 0;            ///< that the times are made of, where they are measured; those of whole models too
+  double disturbed_timings = 0;  ///< of these, taken while other work kept the machine busy: too long, perhaps
 };
 
 /// One replacement: its fields, by name so that a table needs no model to be read, and what is known of it.
@@ -102,14 +104,15 @@ void check_table(const ScoreTable& table, const std::string& source);
 ///   metric        metric_units, higher_is_better, teacher_value
 ///   scenario      input_tokens, output_tokens, concurrency, precision, kv_precision, tensor_parallel,
 ///                 outside_weight_bytes, outside_kv_cache_bytes, outside_prefill_seconds, outside_decode_seconds,
-///                 workspace_bytes, cost_source, prefill_factor, decode_factor, prefill_error, decode_error
+///                 workspace_bytes, cost_source, prefill_factor, decode_factor, prefill_error, decode_error,
+///                 timings, disturbed_timings
 ///   layer x attention_variant, layer x ffn_variant      attention_<metric>, ffn_<metric>: `value` of the
 ///                 replacements of one subblock again, as a grid; NaN where there is none. For people: not read back.
 void write_scores(const ScoreTable& table, const std::filesystem::path& path);
 
 /// Throws Error (bad_input) naming the file, and the array, if a byte is not as it was written or anything is missing
 /// or inconsistent. A file from before scenarios had a KV precision of their own, tensor parallelism and sources of
-/// their costs is read as measured on one device.
+/// their costs is read as measured on one device; one from before timings were watched, as having none.
 ScoreTable read_scores(const std::filesystem::path& path);
 
 /// Takes what a scenario costs from another table, for the replacements that both have; added if it is not there.

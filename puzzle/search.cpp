@@ -54,6 +54,14 @@ void apply_rules(Problem& problem, const ScoreTable& table, std::span<const Choi
   });
 }
 
+TableProblem make_search_problem(const ScoreTable& table, const SearchRequest& request,
+                                 std::span<const size_t> scenarios) {
+  TableProblem made = make_problem(table, request.metric, request.constraints, scenarios);
+  apply_rules(made.problem, table, request.rules);
+  made.problem.most_variants = request.most_variants;
+  return made;
+}
+
 SearchResult search(const ScoreTable& table, const SearchRequest& request) {
   const std::vector<std::vector<size_t>> choices = batch_choices(table, request.constraints);
   SolverOptions one = request.solver;
@@ -62,10 +70,8 @@ SearchResult search(const ScoreTable& table, const SearchRequest& request) {
   for (size_t i = 0; i < choices.size(); ++i) {
     SearchResult found{.scenarios = choices[i],
                        .batch_choices = choices.size(),
-                       .table = make_problem(table, request.metric, request.constraints, choices[i]),
+                       .table = make_search_problem(table, request, choices[i]),
                        .solved = {}};
-    apply_rules(found.table.problem, table, request.rules);
-    found.table.problem.most_variants = request.most_variants;
     found.solved = solve(found.table.problem, one);
     const bool better =
         has_student(found.solved) &&

@@ -32,6 +32,10 @@ struct SearchResult {
 /// them has, naming the nearest.
 void apply_rules(Problem& problem, const ScoreTable& table, std::span<const ChoiceRule> rules);
 
+/// The problem of a request in one of its batch_choices. Throws Error (bad_input) as make_problem and apply_rules do.
+TableProblem make_search_problem(const ScoreTable& table, const SearchRequest& request,
+                                 std::span<const size_t> scenarios);
+
 /// The best students under all constraints and rules. Where the batch size is free (see batch_choices), each one is
 /// solved for and the one with the best first student is kept; it is infeasible if all are, and then the one that says
 /// so is the first. Throws Error (bad_input) as make_problem, apply_rules and solve do.

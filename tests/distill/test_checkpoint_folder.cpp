@@ -239,7 +239,7 @@ TEST_P(DamagedCheckpoint, FallsBackToTheOneBefore) {
   expect_newest(2);
   damage.apply(folder / "step-2" / damage.file);
   expect_newest(1, damage.found);
-  EXPECT_THAT(CheckpointFolder(folder).newest()->passed_over[0], HasSubstr((folder / "step-2").string()));
+  EXPECT_THAT(CheckpointFolder(folder).newest()->passed_over, ElementsAre(HasSubstr((folder / "step-2").string())));
   // The next whole one replaces it, and that of step 1 stays.
   CheckpointFolder checkpoints(folder);
   ASSERT_TRUE(checkpoints.newest());
@@ -413,6 +413,16 @@ TEST_F(CheckpointRanksTest, WithoutThePartOfOneThereIsNoCheckpoint) {
   EXPECT_THAT(names_in(folder), UnorderedElementsAre("step-1", "step-3"));
 }
 
+TEST_F(CheckpointRanksTest, APartThatIsNotThereHasNoRecord) {
+  Arena memory(int64_t{64} << 20);
+  const NamedTensor large{"large", memory.tensor(1, int64_t{15} << 20, DType::f32)};
+  CheckpointFolder checkpoints(folder, {.ranks = {1, 2, [](const std::string& mine) { return std::vector(2, mine); }}});
+  checkpoints.write(1, std::span(&large, 1), {}, ctx);  // whose thread has to digest it
+  fs::create_directories(folder / "step-1/part-1.safetensors/in the way");
+  EXPECT_THAT(message_of([&] { checkpoints.finish(); }), HasSubstr("part-1.safetensors: cannot be put in place"));
+  EXPECT_FALSE(fs::exists(folder / "step-1/part-1.json"));
+}
+
 // Whatever is killed between these calls, this is what a reader finds.
 TEST_F(CheckpointRanksTest, RanksWriteWhenTheyGetThereAndTheLastMakesItWhole) {
   write_on(2, 1), write_on(2, 2);
@@ -433,7 +443,11 @@ TEST_F(CheckpointRanksTest, RanksWriteWhenTheyGetThereAndTheLastMakesItWhole) {
   for (const int64_t step : {3, 4}) {
     const State state(step);
     first.write(step, state.of(0, 2), {}, own_context);
-    for (int i = 0; i < 100; ++i) EXPECT_FALSE(first.poll());
+    while (!fs::exists(folder / fmt::format("step-{}/part-0.json", step))) std::this_thread::yield();
+    for (int i = 0; i < 20; ++i) {  // until its folder is synced, too
+      std::this_thread::sleep_for(std::chrono::milliseconds(10));
+      EXPECT_FALSE(first.poll());
+    }
     EXPECT_EQ(newest_of_a_copy(), step - 1);
     second.write(step, state.of(1, 2), {}, own_context);
     second.finish();

@@ -66,6 +66,20 @@ TEST_F(SeveralRanks, MessagesOfAnySizeGoRoundARing) {
   }
 }
 
+TEST_F(SeveralRanks, ExchangeStartsAllMessages) {
+  std::vector<uint8_t> one = bytes_of(world().rank(), 100), two = bytes_of(world().rank() + 50, 5 << 20);
+  std::vector<uint8_t> a(one.size()), b(two.size());
+  world()
+      .exchange({{Message::received, view(b), previous(), 2},
+                 {Message::received, view(a), next(), 1},
+                 {Message::sent, view(one), previous(), 1},
+                 {Message::sent, view(two), next(), 2}})
+      .wait();
+  EXPECT_EQ(a, bytes_of(next(), 100));
+  EXPECT_EQ(b, bytes_of(previous() + 50, 5 << 20));
+  world().exchange({}).wait();
+}
+
 TEST_F(SeveralRanks, TagsMeetWhateverTheOrder) {
   constexpr int kMessages = 20;
   std::vector<int64_t> mine(kMessages), theirs(kMessages);
@@ -183,6 +197,12 @@ TEST_F(Ranks, SplitMakesGroupsInTheOrderOfKeys) {
   for (const std::string& r : expected) sum += std::stof(r);
   half.sum(view_of(&x, 1, 1));
   EXPECT_EQ(x, sum);
+  // Messages to the user name the ranks of the job.
+  std::string names;
+  for (const std::string& r : expected) names += fmt::format("\n  rank {}: {}", r, r);
+  if (half.size() > 1) {
+    EXPECT_THAT(message_of([&] { half.same_everywhere(std::to_string(world().rank()), "it"); }), HasSubstr(names));
+  }
   // Messages of a group and of the world do not meet, though ranks and tags are the same.
   if (half.size() < 2) return;
   int64_t a = 1 + world().rank(), b = 0, c = -1, d = 0;
@@ -201,10 +221,10 @@ TEST_F(Ranks, WhatMakesNoSenseIsRefused) {
   EXPECT_THAT(message_of([&] { world().receive(t, world().rank(), 0).wait(); }), HasSubstr("must be another rank"));
   EXPECT_THAT(message_of([&] { world().send("text", -1, 0).wait(); }), HasSubstr("must be another rank"));
   EXPECT_THAT(message_of([&] { world().broadcast(t, world().size()); }), HasSubstr("a broadcast from rank"));
-  EXPECT_THAT(message_of([] { Communicator::world(); }), HasSubstr("one world"));
   int64_t count = 0;
   EXPECT_THAT(message_of([&] { world().sum(view_of(&count, 1, 1)); }), HasSubstr("a sum of i64"));
   if (world().size() == 1) return;
+  EXPECT_THAT(message_of([] { Communicator::world(); }), HasSubstr("one world"));
   EXPECT_THAT(message_of([&] { world().send(t, next(), Communicator::kTags).wait(); }),
               HasSubstr("a tag must be 0 to"));
   EXPECT_THAT(message_of([&] { world().send(t, next(), -1).wait(); }), HasSubstr("a tag must be 0 to"));

@@ -2,11 +2,15 @@
 
 #include <cmath>
 #include <random>
+#include <thread>
 
+#include "kernels/context.h"
 #include "tests/kernels/test_ranks.h"
 
 namespace tangram {
 namespace {
+
+using namespace std::chrono_literals;
 
 template <class T>
 std::vector<T> values(int rank, int64_t count) {
@@ -87,7 +91,11 @@ TEST(TreeSum, MayGoIntoAnyOfItsParts) {
     for (auto& x : all) parts.push_back(view(x));
     std::vector<float> sum(2500);
     tree_sum(view(sum), parts);
-    tree_sum(parts[into], parts);
+    Context ctx({.threads = 2});
+    if (into % 2 == 0)
+      tree_sum(parts[into], parts, ctx);
+    else
+      tree_sum(parts[into], parts);
     EXPECT_EQ(all[into], sum);
   }
 }
@@ -122,7 +130,10 @@ TEST(Sum, SeveralMayBeUnderWay) {
   std::vector<std::vector<float>> x;
   std::vector<Pending> pending;
   for (const int64_t count : kCounts) x.push_back(values<float>(world().rank(), count));
-  for (auto& one : x) pending.push_back(world().start_sum(view(one)));
+  for (auto& one : x) {
+    pending.push_back(world().start_sum(view(one)));
+    std::this_thread::sleep_for(world().rank() * 2ms);  // so that the rounds of two sums begin in different orders
+  }
   while (!pending.empty()) pending.back().wait(), pending.pop_back();
   for (size_t i = 0; i < x.size(); ++i) EXPECT_TRUE(same_bits(x[i], expected_sum<float>(kCounts[i]))) << kCounts[i];
 }

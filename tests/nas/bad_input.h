@@ -28,6 +28,64 @@ run_dir: r
 threads: 1
 )";
 
+using json = nlohmann::json;
+using Change = std::function<void()>;
+
+inline constexpr const char* kWeights = "m/model.safetensors";
+inline constexpr const char* kIndex = "m/model.safetensors.index.json";
+inline constexpr const char* kConfig = "m/config.json";
+inline constexpr const char* kTokenizer = "m/tokenizer.json";
+inline constexpr const char* kNorm = "model.norm.weight";
+
+inline const Arguments kLogits{"logits", "m", "--tokens", "ids", "--output", "out"};
+inline const Arguments kGenerate{"generate", "m", "abc"};
+inline const Arguments kEvaluate{"evaluate", "m", "--data", "text.jsonl", "--sequence-length", "8"};
+inline const Arguments kEvaluateTxt{"evaluate", "m", "--data", "text.txt", "--sequence-length", "8"};
+inline const Arguments kRun{"run", "c.yaml", "--quiet"};
+inline const Arguments kRunTxt{"run", "c.yaml", "--quiet", "--set", "data.train=[text.txt]"};
+
+// What may be wrong with a file.
+
+inline Change text_is(const char* path, std::string text) {
+  return [=] { write_text(path, text); };
+}
+inline Change is_cut(const char* path, int64_t bytes_less) {
+  return [=] { fs::resize_file(path, fs::file_size(path) - uintmax_t(bytes_less)); };
+}
+inline Change is_missing(const char* path) {
+  return [=] { fs::remove(path); };
+}
+inline Change is_folder(const char* path) {
+  return [=] { fs::remove(path), fs::create_directory(path); };
+}
+inline Change is_link_to_itself(const char* path) {
+  return [=] { fs::remove(path), fs::create_symlink(fs::path(path).filename(), path); };
+}
+inline Change is_link_to_nothing(const char* path) {
+  return [=] { fs::remove(path), fs::create_symlink("gone", path); };
+}
+inline Change header(std::function<void(json&)> change) {
+  return [=] { change_header(kWeights, change); };
+}
+inline Change header_text(std::function<void(std::string&)> change) {
+  return [=] { change_header_text(kWeights, change); };
+}
+inline Change header_is(std::string text) {
+  return header_text([=](std::string& header) { header = text; });
+}
+inline Change norm(const char* key, json value) {
+  return header([=](json& h) { h[kNorm][key] = value; });
+}
+inline Change norm_is_called(const std::string& name) {
+  return header([=](json& h) { h[name] = h[kNorm], h.erase(kNorm); });
+}
+inline Change config(const char* key, json value) {
+  return [=] { change_json(kConfig, [&](json& j) { j[key] = value; }); };
+}
+inline Change tokenizer(std::function<void(json&)> change) {
+  return [=] { change_json(kTokenizer, change); };
+}
+
 /// What a run directory has before the first stage is complete.
 inline bool is_bookkeeping(const fs::path& path) {
   for (const char* name :

@@ -88,6 +88,24 @@ TEST(Config, ReadsEverySection) {
   EXPECT_EQ(c.checkpoint_seconds, 120);
 }
 
+TEST(Config, ReadsWhichFrontierIsKept) {
+  EXPECT_EQ(parse(kWhole).solutions.frontier, "");
+  const auto with = [](const std::string& keys) { return changed("solutions: {", "solutions: {" + keys + ", "); };
+  const SearchConfig c = parse(with("frontier: chat.memory, points: 20"));
+  EXPECT_EQ(c.solutions.frontier, "chat.memory");
+  EXPECT_EQ(c.solutions.points, 20);
+  EXPECT_EQ(parse(with("frontier: parameters")).solutions.points, 100);
+  const auto refused = [&](const std::string& keys) { return message_of(with(keys)); };
+  EXPECT_THAT(refused("frontier: chat.memry"),
+              HasSubstr("solutions.frontier: no quantity 'memry'; did you mean 'memory'?"));
+  EXPECT_THAT(refused("frontier: chta.memory"), HasSubstr("no scenario 'chta'; did you mean 'chat'?"));
+  EXPECT_THAT(refused("frontier: memory"),
+              HasSubstr("memory has 2 scenarios to be counted for; say which, such as chat.memory"));
+  EXPECT_THAT(refused("frontier: chat.memory=3"), HasSubstr("write the quantity alone"));
+  EXPECT_THAT(refused("points: 20"), HasSubstr("solutions.points: is of a frontier; say over which quantity"));
+  EXPECT_THAT(refused("fronteer: memory"), HasSubstr("frontier"));
+}
+
 TEST(Config, ReadsScenariosOfManyKinds) {
   const std::string text = changed("  batch: {input_tokens: 1, output_tokens: 1, concurrency: 1}",
                                    "  batch: {input_tokens: 1, output_tokens: 1, concurrency: [1, 64], precision: fp8, "

@@ -96,6 +96,19 @@ TEST_F(RunDirectoryTest, CheckpointsOutliveAKillButNotAChangeOfInputs) {
   EXPECT_FALSE(attempt("i2"));
 }
 
+TEST_F(RunDirectoryTest, AKillAfterTheRecordLeavesNoWorkFolder) {
+  {
+    RunDirectory run(root, "teacher");
+    run.begin("score", "i1"), run.begin("search", "i1");
+    run.complete("score", "i1", {});
+  }
+  write("work/score/checkpoint/step-1/part-0.safetensors", "state");
+  RunDirectory run(root, "teacher");
+  EXPECT_EQ(run.reason_to_run("score", "i1"), "");
+  EXPECT_FALSE(fs::exists(root / "work/score"));
+  EXPECT_TRUE(fs::exists(root / "work/search"));
+}
+
 TEST_F(RunDirectoryTest, BeginTakesTheRecordAway) {
   RunDirectory run(root, "teacher");
   run.complete("score", "i1", {});

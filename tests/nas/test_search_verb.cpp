@@ -2,11 +2,13 @@
 #include <gtest/gtest.h>
 
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "blocks/file.h"
 #include "nas/architecture_file.h"
 #include "nas/model_verbs.h"
 #include "nas/stages.h"
+#include "puzzle/score_table.h"
 #include "tests/blocks/folder.h"
 #include "tests/nas/command_line.h"
 
@@ -74,6 +76,101 @@ TEST_F(SearchVerb, SaysWhichLimitsCannotBeMet) {
   EXPECT_EQ(none.code, 3);
   EXPECT_THAT(none.err, HasSubstr("no student keeps the limits"));
   EXPECT_THAT(none.err, HasSubstr("memory (chat): at most 160 bytes asked for"));
+}
+
+TEST_F(SearchVerb, TracesAFrontier) {
+  const std::string students = (folder.path / "points").string();
+  const Outcome found = call({"search", scores, "--frontier", "memory", "--points", "9", "--json", "--out", students});
+  EXPECT_EQ(found.code, 0) << found.err;
+  const json result = json::parse(found.out);
+  EXPECT_EQ(result.at("limit"), "memory (chat)");
+  EXPECT_EQ(result.at("proven"), true);
+  // From four narrow FFNs, and the attention whose going has no score, to the teacher.
+  EXPECT_EQ(result.at("smallest"), 700);
+  EXPECT_EQ(result.at("largest"), 1600);
+  ASSERT_EQ(result.at("points").size(), 9u);
+  std::set<json> different;
+  for (const json& point : result.at("points")) {
+    EXPECT_LE(point.at("predicted").at("chat.memory"), point.at("limit"));
+    EXPECT_EQ(point.at("scenarios"), json({"chat"}));
+    different.insert(point.at("blocks"));
+  }
+  const std::vector<ChosenArchitecture> written = read_architectures(students);
+  EXPECT_EQ(written.size(), different.size());
+  EXPECT_EQ(written[0].name, "frontier-001");
+  EXPECT_EQ(written[0].predicted.at("chat.memory"), 700);
+  // As a table, without a column of batch sizes where there is one.
+  const std::string table = call({"search", scores, "--frontier", "chat.throughput", "--points", "3"}).out;
+  EXPECT_THAT(table, HasSubstr("limit on throughput (chat)"));
+  EXPECT_THAT(table, ::testing::Not(HasSubstr("batch")));
+  const Outcome none = call({"search", scores, "--frontier", "throughput", "--limit", "memory=10%"});
+  EXPECT_EQ(none.code, 3);
+  EXPECT_THAT(none.err, HasSubstr("memory (chat): at most 160 bytes asked for"));
+}
+
+TEST_F(SearchVerb, EveryPointOfAFrontierTakesItsBestBatchSize) {
+  // The cache of 8 sequences takes eight times that of one, and their tokens 2.5 times the time.
+  for (const auto& [batch, cache, time] : {std::tuple("1", 10, 1.0), {"8", 80, 2.5}}) {
+    std::string rows = "layer,attention,ffn,teacher,kl,weight_bytes,kv_cache_bytes,decode_seconds\n";
+    for (int layer = 0; layer < 3; ++layer)
+      rows += fmt::format(
+          "{0},gqa_2,,1,0,20,{1},{2}\n{0},no_op,,0,{3},0,0,0\n{0},,ffn_64,1,0,60,0,{4}\n"
+          "{0},,ffn_32,0,0.5,30,0,{2}\n",
+          layer, cache, time, layer + 1, 3 * time);
+    write_file_atomically(folder.path / "batch.csv", rows);
+    std::vector<std::string> import = {"import-scores", (folder.path / "batch.csv").string(),
+                                       "--out",         (folder.path / ("batch" + std::string(batch) + ".h5")).string(),
+                                       "--scenario",    fmt::format("chat@{}=8/10/{}", batch, batch)};
+    ASSERT_EQ(call(import).code, 0);
+  }
+  ScoreTable both = read_scores(folder.path / "batch1.h5");
+  copy_costs(both, read_scores(folder.path / "batch8.h5"), 0);
+  write_scores(both, folder.path / "both.h5");
+  const std::string path = (folder.path / "both.h5").string();
+
+  const json result = json::parse(
+      call({"search", path, "--frontier", "memory", "--limit", "throughput>=1", "--points", "20", "--json"}).out);
+  EXPECT_EQ(result.at("limit"), "memory (chat)");
+  EXPECT_EQ(result.at("points").size(), 20u);
+  std::set<json> batches;
+  for (const json& point : result.at("points")) {
+    // The oracle: a search under this limit, which solves for both batch sizes.
+    const json alone =
+        json::parse(call({"search", path, "--limit", "throughput>=1", "--limit",
+                          fmt::format("memory={}B", point.at("limit").get<double>() * (1 + 1e-12)), "--json"})
+                        .out);
+    EXPECT_NEAR(point.at("predicted").at("kl"), alone.at("students").at(0).at("predicted").at("kl"), 1e-12);
+    EXPECT_GE(point.at("predicted").at(point.at("scenarios").at(0).get<std::string>() + ".throughput"), 1);
+    EXPECT_LE(point.at("predicted").at(point.at("scenarios").at(0).get<std::string>() + ".memory"),
+              point.at("limit").get<double>() * (1 + 1e-12));
+    batches.insert(point.at("scenarios"));
+  }
+  EXPECT_EQ(batches.size(), 2u);
+  const std::string table = call({"search", path, "--frontier", "memory", "--limit", "throughput>=1"}).out;
+  EXPECT_THAT(table, ContainsRegex("throughput \\(chat\\) +memory \\(chat\\) +batch"));
+  EXPECT_THAT(table, ContainsRegex("chat@1 +yes"));
+  EXPECT_THAT(table, ContainsRegex("chat@8 +yes"));
+}
+
+TEST_F(SearchVerb, RefusesOptionsThatWouldChangeNothing) {
+  const auto refused = [&](std::vector<std::string> options) {
+    options.insert(options.begin(), {"search", scores});
+    const Outcome outcome = call(options);
+    EXPECT_EQ(outcome.code, 2) << outcome.out;
+    return outcome.err;
+  };
+  EXPECT_THAT(refused({"--frontier", "memory", "--solutions", "3"}), HasSubstr("has one student for each limit"));
+  EXPECT_THAT(refused({"--frontier", "memory", "--min-difference", "3%"}), HasSubstr("has one student for each limit"));
+  EXPECT_THAT(refused({"--frontier", "memory", "--resample", "3"}),
+              HasSubstr("such as --limit memory=60%, in place of --frontier"));
+  EXPECT_THAT(refused({"--limit", "memory=70%", "--points", "3"}), HasSubstr("such as --frontier memory"));
+  EXPECT_THAT(refused({"--limit", "memory=70%", "--supported"}), HasSubstr("such as --frontier memory"));
+  EXPECT_THAT(refused({"--limit", "memory=70%", "--refine", "2"}), HasSubstr("such as --frontier memory"));
+  EXPECT_THAT(refused({"--limit", "memory=70%", "--seed", "2"}), HasSubstr("such as --resample 100"));
+  EXPECT_THAT(refused({"--frontier", "memry"}), HasSubstr("did you mean 'memory'?"));
+  EXPECT_THAT(refused({"--frontier", "memory=3"}), HasSubstr("write the quantity alone"));
+  EXPECT_THAT(refused({"--frontier", "talk.memory"}), HasSubstr("no scenario 'talk'"));
+  EXPECT_THAT(refused({"--frontier", "memory", "--limit", "memory=70%"}), HasSubstr("leave the limit on memory out"));
 }
 
 TEST_F(SearchVerb, RefusesWhatMeansNothing) {

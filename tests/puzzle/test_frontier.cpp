@@ -90,6 +90,70 @@ TEST(FrontierTest, EveryPointAndEverySupportedPointAgreesWithBruteForce) {
   EXPECT_GT(found, 40);
 }
 
+/// Problems of the same shape and limits, as batch sizes give them: of a least throughput each has its own tokens.
+std::vector<Problem> several_problems(uint32_t seed, size_t moved_limit) {
+  std::vector<Problem> problems;
+  for (uint32_t i = 0; i < 2 + seed % 3; ++i) {
+    problems.push_back(random_problem({.layers = 3,
+                                       .pairs = int(seed % 2),
+                                       .spans = int(seed % 3),
+                                       .limits = 2,
+                                       .tightness = 0.2 + 0.1 * double((seed + i) % 4),
+                                       .whole_numbers = seed % 5 == 4},
+                                      100 * seed + i));
+    if (seed % 2 == 1) problems.back().limits[moved_limit].tokens = 4 << i;
+    if (seed % 7 == 3 && i == 1) problems.back().limits[1 - moved_limit].maximum = -1;  // this one has no student
+  }
+  return problems;
+}
+
+TEST(FrontierTest, OverSeveralProblemsEveryPointIsTheBestOfAll) {
+  int changes = 0;
+  for (uint32_t seed = 0; seed < 60; ++seed) {
+    SCOPED_TRACE(seed);
+    const size_t moved = seed % 2;
+    const std::vector<Problem> problems = several_problems(seed, moved);
+    const auto unit = [&](size_t p) { return std::max(1.0, problems[p].limits[moved].tokens); };
+    std::vector<std::pair<double, double>> students;  // of all problems
+    for (size_t p = 0; p < problems.size(); ++p)
+      for (const auto& [total, objective] : all_students(problems[p], moved))
+        students.push_back({total / unit(p), objective});
+    std::sort(students.begin(), students.end());
+    ASSERT_FALSE(students.empty());
+    const Frontier frontier =
+        trace_frontier(problems, {.limit = moved, .points = 12, .supported = true, .refine = 3, .solver = {}});
+    EXPECT_TRUE(frontier.is_proven);
+    ASSERT_GE(frontier.points.size(), 12u);
+    EXPECT_NEAR(frontier.smallest, students[0].first, 1e-12);
+    std::vector<std::pair<double, double>> supported;
+    for (size_t i = 0; i < frontier.points.size(); ++i) {
+      const FrontierPoint& point = frontier.points[i];
+      const Problem& own = problems[point.problem];
+      double best = std::numeric_limits<double>::infinity();
+      for (const auto& [total, objective] : students)
+        if (total <= point.maximum * (1 + 1e-13)) best = std::min(best, objective);
+      EXPECT_NEAR(point.solution.objective, best, 1e-11 * (1 + best)) << point.maximum;
+      EXPECT_TRUE(is_proven(point.solution));
+      // The student is what it is said to be, in the problem that it is said to solve.
+      const Solution again = evaluate(own, point.solution.entries);
+      EXPECT_EQ(again.objective, point.solution.objective);
+      EXPECT_LE(again.totals[moved] / unit(point.problem), point.maximum * (1 + 1e-12));
+      EXPECT_TRUE(keeps(own.limits[1 - moved], again.totals[1 - moved]));
+      if (point.is_supported)
+        supported.push_back({again.totals[moved] / unit(point.problem), point.solution.objective});
+      changes += i > 0 && point.problem != frontier.points[i - 1].problem;
+    }
+    supported.erase(std::unique(supported.begin(), supported.end()), supported.end());
+    const auto hull = hull_of(students);
+    ASSERT_EQ(supported.size(), hull.size());
+    for (size_t i = 0; i < hull.size(); ++i) {
+      EXPECT_NEAR(supported[i].first, hull[i].first, 1e-11);
+      EXPECT_NEAR(supported[i].second, hull[i].second, 1e-11 * (1 + hull[i].second));
+    }
+  }
+  EXPECT_GT(changes, 20);  // else one problem would do
+}
+
 TEST(FrontierTest, PointsAreSpacedEvenlyAndRefinedWhereNeighboursDifferMost) {
   const Problem problem = random_problem({.layers = 12, .attention = 4, .ffn = 5, .limits = 2, .tightness = 0.4}, 3);
   const Frontier coarse = trace_frontier(problem, {.limit = 0, .points = 5, .solver = {}});

@@ -3,10 +3,10 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <hdf5.h>
-#include <unistd.h>
 
 #include "blocks/file.h"
 #include "kernels/error.h"
+#include "tests/blocks/folder.h"
 
 namespace tangram {
 namespace {
@@ -14,22 +14,10 @@ namespace {
 using ::testing::HasSubstr;
 namespace fs = std::filesystem;
 
-class Hdf5Test : public ::testing::Test {
- protected:
-  Hdf5Test() { fs::remove(path); }
-  ~Hdf5Test() override { fs::remove(path); }
-  const fs::path path = fs::temp_directory_path() / fmt::format("tangram-hdf5-{}.h5", ::getpid());
+struct Hdf5Test : ::testing::Test {
+  const TestFolder folder;
+  const fs::path path = folder.path / "scores.h5";
 };
-
-std::string message_of(const std::function<void()>& work) {
-  try {
-    work();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  ADD_FAILURE() << "nothing was refused";
-  return {};
-}
 
 template <class... Numbers>
 std::string bytes_of(Numbers... numbers) {

@@ -8,120 +8,18 @@
 #include <chrono>
 #include <cmath>
 #include <cstdlib>
-#include <cstring>
 #include <fstream>
-#include <random>
-#include <sstream>
 #include <thread>
 
 #include "kernels/error.h"
-#include "puzzle/hdf5.h"
+#include "score_example.h"
 
 namespace tangram {
 namespace {
 
 using ::testing::HasSubstr;
-namespace fs = std::filesystem;
 
-class ScoreTableTest : public ::testing::Test {
- protected:
-  void SetUp() override {
-    folder_ = fs::temp_directory_path() / fmt::format("tangram-scores-{}", ::getpid());
-    fs::create_directories(folder_);
-  }
-  void TearDown() override { fs::remove_all(folder_); }
-  fs::path path(const std::string& name = "scores.h5") const { return folder_ / name; }
-
- private:
-  fs::path folder_;
-};
-
-// Two layers with plain variants, a pair and a span; every number is different, and some are missing.
-ScoreTable example() {
-  ScoreTable table{.layer_count = 2};
-  const size_t kl = add_metric(table, {"kl_divergence", "nats", false, 0});
-  row_of(table, 0, 1, "gqa_4", "").teacher = true;
-  row_of(table, 0, 1, "gqa_2", "").values[kl] = 0.25;
-  row_of(table, 1, 1, "gqa_4", "").teacher = true;
-  row_of(table, 1, 1, "no_op", "").values[kl] = 3.5;
-  row_of(table, 0, 1, "", "ffn_64").teacher = true;
-  row_of(table, 1, 1, "", "ffn_64").teacher = true;
-  row_of(table, 1, 1, "no_op", "ffn_32").scored = false;
-  row_of(table, 0, 2, "gqa_4", "ffn_64").standard_errors[kl] = 0.125;
-  const size_t top = add_metric(table, {"top_1", "1", true, 1});
-  const size_t chat = add_scenario(table, {"chat", 128, 64, 8, Precision::bf16});
-  const size_t batch = add_scenario(table, {"batch", 16, 512, 32, Precision::f32});
-  double n = 1;
-  const auto next = [&n] { return ++n; };
-  for (TableRow& row : table.rows) {
-    row.parameters = next();
-    row.values[top] = 1 / next();
-    row.costs[chat] = {
-        .weight_bytes = next(), .kv_cache_bytes = next(), .prefill_seconds = next(), .decode_seconds = next()};
-    row.costs[batch].weight_bytes = next();
-  }
-  table.outside[chat] = {
-      .weight_bytes = next(), .kv_cache_bytes = 0, .prefill_seconds = next(), .decode_seconds = next()};
-  table.outside_parameters = next();
-  table.workspace_bytes[batch] = next();
-  table.scenarios[batch].own_kv_precision = Precision::fp8;
-  table.scenarios[batch].tensor_parallel = 4;
-  table.sources[chat] = {"measured", 1.25, 1.5, 0.0625, 0.125};
-  table.attributes = {{"teacher_digest", "0123abcd"}, {"scoring_tokens", "4096"}, {"remark", ""}};
-  return table;
-}
-
-// Everything as text, so that tables with NaN compare.
-std::string text_of(const ScoreTable& t) {
-  std::string text = fmt::format("{} {}\n", t.layer_count, t.outside_parameters);
-  const auto add = [&](const ScenarioCosts& c) {
-    text += fmt::format(" [{} {} {} {}]", c.weight_bytes, c.kv_cache_bytes, c.prefill_seconds, c.decode_seconds);
-  };
-  for (const auto& m : t.metrics) text += fmt::format("{} {} {} {}\n", m.name, m.units, m.higher_is_better, m.teacher);
-  for (size_t s = 0; s < t.scenarios.size(); ++s) {
-    const Scenario& c = t.scenarios[s];
-    text += fmt::format("{} {} {} {} {} {} {} {}", c.name, c.input_tokens, c.output_tokens, c.concurrency,
-                        name_of(c.precision), name_of(c.kv_precision()), c.tensor_parallel, t.workspace_bytes[s]);
-    const CostSource& source = t.sources[s];
-    text += fmt::format(" '{}' {} {} {} {}", source.name, source.prefill_factor, source.decode_factor,
-                        source.prefill_error, source.decode_error);
-    add(t.outside[s]);
-  }
-  for (const TableRow& r : t.rows) {
-    text += fmt::format("\n{} {} '{}' '{}' {} {} {} {} {}", r.first_layer, r.layer_count, r.attention, r.ffn, r.teacher,
-                        r.scored, r.parameters, fmt::join(r.values, ","), fmt::join(r.standard_errors, ","));
-    for (const ScenarioCosts& c : r.costs) add(c);
-  }
-  for (const auto& [name, value] : t.attributes) text += fmt::format("\n{}={}", name, value);
-  return text;
-}
-
-std::string bytes_of(const fs::path& path) {
-  std::ifstream in(path, std::ios::binary);
-  return {std::istreambuf_iterator<char>(in), {}};
-}
-
-void write_sealed(const fs::path& path, std::string image) {
-  seal(image);
-  std::ofstream(path, std::ios::binary | std::ios::trunc) << image;
-}
-
-std::string message_of(const std::function<void()>& work) {
-  try {
-    work();
-  } catch (const Error& error) {
-    EXPECT_EQ(error.failure, Failure::bad_input) << error.what();
-    return error.what();
-  }
-  ADD_FAILURE() << "nothing was refused";
-  return {};
-}
-
-hid_t utf8_text() {
-  const hid_t type = H5Tcopy(H5T_C_S1);
-  H5Tset_size(type, H5T_VARIABLE), H5Tset_cset(type, H5T_CSET_UTF8);
-  return type;
-}
+using ScoreTableTest = ScoreFolder;
 
 std::string output_of(const std::string& command) {
   std::string output;
@@ -133,7 +31,7 @@ std::string output_of(const std::string& command) {
 }
 
 TEST_F(ScoreTableTest, ReadsBackWhatWasWritten) {
-  const ScoreTable table = example();
+  const ScoreTable table = example_table();
   write_scores(table, path());
   EXPECT_EQ(text_of(read_scores(path())), text_of(table));
   EXPECT_EQ(std::distance(fs::directory_iterator(path().parent_path()), {}), 1) << "nothing else is left";
@@ -151,23 +49,8 @@ TEST_F(ScoreTableTest, TablesWithoutRowsMetricsOrScenariosReadBack) {
   EXPECT_EQ(text_of(read_scores(path())), text_of(table));
 }
 
-// As the first files of this format are: measured on one device.
-TEST_F(ScoreTableTest, FilesWithoutSourcesOfCostsAreRead) {
-  ScoreTable table = example();
-  table.scenarios[1].own_kv_precision = {}, table.scenarios[1].tensor_parallel = 1;
-  table.sources = {{.name = kMeasured}, {.name = kMeasured}};
-  write_scores(table, path());
-  const hid_t file = H5Fopen(path().c_str(), H5F_ACC_RDWR, H5P_DEFAULT);
-  for (const char* name : {"kv_precision", "tensor_parallel", "cost_source", "prefill_factor", "decode_factor",
-                           "prefill_error", "decode_error"})
-    EXPECT_GE(H5Ldelete(file, name, H5P_DEFAULT), 0);
-  H5Fclose(file);
-  write_sealed(path(), bytes_of(path()));
-  EXPECT_EQ(text_of(read_scores(path())), text_of(table));
-}
-
 TEST_F(ScoreTableTest, CostsMoveToAnotherTable) {
-  ScoreTable from = example(), to{.layer_count = 2};
+  ScoreTable from = example_table(), to{.layer_count = 2};
   row_of(to, 1, 1, "no_op", ""), row_of(to, 1, 1, "gqa_1", "");
   copy_costs(to, from, 1);
   copy_costs(to, from, 0);
@@ -182,7 +65,7 @@ TEST_F(ScoreTableTest, CostsMoveToAnotherTable) {
 }
 
 TEST_F(ScoreTableTest, PiecesCanBeAddedLater) {
-  ScoreTable table = example();
+  ScoreTable table = example_table();
   const size_t rows = table.rows.size();
   EXPECT_EQ(&row_of(table, 0, 1, "gqa_2", ""), &table.rows[1]);
   EXPECT_EQ(table.rows.size(), rows);
@@ -197,16 +80,16 @@ TEST_F(ScoreTableTest, PiecesCanBeAddedLater) {
 }
 
 TEST_F(ScoreTableTest, EqualTablesAreEqualBytesAtAnyTime) {
-  write_scores(example(), path("a.h5"));
+  write_scores(example_table(), path("a.h5"));
   std::this_thread::sleep_for(std::chrono::milliseconds(1100));  // HDF5 would count modification times in seconds
-  write_scores(example(), path("b.h5"));
+  write_scores(example_table(), path("b.h5"));
   EXPECT_EQ(bytes_of(path("a.h5")), bytes_of(path("b.h5")));
 }
 
-// Every array as an independent reader shows it, in the order of the file; the values are example()'s by hand.
+// Every array as an independent reader shows it, in the order of the file; the values are example_table()'s by hand.
 TEST_F(ScoreTableTest, H5pySeesEveryArrayWithItsLabels) {
   if (std::system("/usr/bin/python3 -c 'import h5py' 2>/dev/null") != 0) GTEST_SKIP() << "no python3-h5py";
-  write_scores(example(), path());
+  write_scores(example_table(), path());
   std::ofstream(path("read.py")) << R"(
 import h5py, sys
 f = h5py.File(sys.argv[1])
@@ -296,6 +179,10 @@ prefill_error (scenario) float64 long_name="relative error bar of a whole model'
    0.0625  nan
 decode_error (scenario) float64 long_name="relative error bar of a whole model's time" units="1"
    0.125  nan
+timings (scenario) float64 long_name="timings that the times are made of" units="1"
+   9  0
+disturbed_timings (scenario) float64 long_name="of these, taken on a busy machine" units="1"
+   2  0
 workspace_bytes (scenario) float64 units="byte"
    nan  62
 outside_weight_bytes (scenario) float64 long_name="embedding, head and final norm" units="byte"
@@ -324,7 +211,7 @@ teacher_digest=0123abcd
 
 TEST_F(ScoreTableTest, H5dumpReadsEverything) {
   if (std::system("h5dump --version >/dev/null 2>&1") != 0) GTEST_SKIP() << "no h5dump";
-  write_scores(example(), path());
+  write_scores(example_table(), path());
   const std::string output = output_of("h5dump " + path().string() + " 2>&1");
   EXPECT_THAT(output, HasSubstr("\"1/block-no_op-ffn_32\""));
   EXPECT_THAT(output, HasSubstr("DIMENSION_SCALE"));
@@ -333,7 +220,7 @@ TEST_F(ScoreTableTest, H5dumpReadsEverything) {
 
 TEST_F(ScoreTableTest, AFullDiskLeavesTheOldFile) {
   if (!fs::exists("/dev/full")) GTEST_SKIP() << "no /dev/full";
-  write_scores(example(), path());
+  write_scores(example_table(), path());
   const std::string before = bytes_of(path());
   fs::create_symlink("/dev/full", path(fmt::format(".scores.h5.{}.tmp", ::getpid())));
   EXPECT_THROW(write_scores(ScoreTable{.layer_count = 1}, path()), Error);
@@ -342,9 +229,9 @@ TEST_F(ScoreTableTest, AFullDiskLeavesTheOldFile) {
 
 TEST_F(ScoreTableTest, WrongTablesAreRefused) {
   const auto refused = [](auto&& change) {
-    ScoreTable table = example();
+    ScoreTable table = example_table();
     change(table);
-    return message_of([&] { check_table(table, "scores.h5"); });
+    return refusal_of([&] { check_table(table, "scores.h5"); });
   };
   EXPECT_THAT(refused([](auto& t) { t.rows[1].first_layer = 2; }), HasSubstr("scores.h5: replacement 1: replaces 1"));
   EXPECT_THAT(refused([](auto& t) { t.rows[6].layer_count = INT64_MAX; }), HasSubstr("layers from 1 on, of 2"));
@@ -374,158 +261,23 @@ TEST_F(ScoreTableTest, WrongTablesAreRefused) {
 }
 
 TEST_F(ScoreTableTest, AWrongTableIsNotWritten) {
-  ScoreTable table = example();
+  ScoreTable table = example_table();
   table.rows[1].standard_errors[0] = -1;
-  EXPECT_THAT(message_of([&] { write_scores(table, path()); }), HasSubstr("scores.h5: replacement 1: standard error"));
+  EXPECT_THAT(refusal_of([&] { write_scores(table, path()); }), HasSubstr("scores.h5: replacement 1: standard error"));
   EXPECT_FALSE(fs::exists(path()));
 }
 
 TEST_F(ScoreTableTest, UnknownNamesAreRefusedWithTheKnown) {
-  const ScoreTable table = example();
-  EXPECT_THAT(message_of([&] { metric_index(table, "kl_divergance"); }), HasSubstr("did you mean 'kl_divergence'?"));
-  EXPECT_THAT(message_of([&] { scenario_index(table, "x"); }), HasSubstr("known: chat, batch"));
-}
-
-// A file that differs from a good one in the array `name`, and is sealed again.
-class Changed {
- public:
-  Changed(const fs::path& path, const std::string& name)
-      : path_(path), file_(H5Fopen(path.c_str(), H5F_ACC_RDWR, H5P_DEFAULT)), name_(name) {
-    H5Ldelete(file_, name.c_str(), H5P_DEFAULT);
-  }
-  ~Changed() {
-    H5Fclose(file_);
-    write_sealed(path_, bytes_of(path_));
-  }
-  void put(hid_t type, std::vector<hsize_t> shape, const void* values = nullptr) {
-    const hid_t create = H5Pcreate(H5P_DATASET_CREATE);
-    put(type, shape, values, create);
-    H5Pclose(create);
-  }
-  void put(hid_t type, std::vector<hsize_t> shape, const void* values, hid_t create) {
-    const hid_t space = H5Screate_simple(int(shape.size()), shape.data(), nullptr);
-    const hid_t array = H5Dcreate2(file_, name_.c_str(), type, space, H5P_DEFAULT, create, H5P_DEFAULT);
-    if (values) H5Dwrite(array, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, values);
-    H5Dclose(array), H5Sclose(space);
-  }
-  hid_t file() const { return file_; }
-
- private:
-  fs::path path_;
-  hid_t file_;
-  std::string name_;
-};
-
-TEST_F(ScoreTableTest, DamagedArraysAreRefusedByName) {
-  const auto refused = [&](const std::string& name, auto&& change) {
-    write_scores(example(), path());
-    {
-      Changed changed(path(), name);
-      change(changed);
-    }
-    return message_of([&] { read_scores(path()); });
-  };
-  const auto text = utf8_text();
-  EXPECT_THAT(refused("ffn", [](auto&) {}), HasSubstr("scores.h5: no array 'ffn'"));
-  EXPECT_THAT(refused("value", [](auto& f) { f.put(H5T_IEEE_F64LE, {7, 2}); }), HasSubstr("is (7, 2); must be (8, 2)"));
-  EXPECT_THAT(refused("value", [](auto& f) { f.put(H5T_IEEE_F32LE, {8, 2}); }), HasSubstr("another type"));
-  EXPECT_THAT(refused("value", [](auto& f) { f.put(H5T_IEEE_F64LE, {8, 2}); }), HasSubstr("not stored whole"));
-  EXPECT_THAT(refused("ffn", [](auto& f) { f.put(H5T_STD_I64LE, {8}); }), HasSubstr("another type"));
-  EXPECT_THAT(refused("first_layer", [&](auto& f) { f.put(text, {8}); }), HasSubstr("another type"));
-  EXPECT_THAT(refused("replacement", [](auto& f) { f.put(H5T_STD_I64LE, {hsize_t{1} << 60}); }), HasSubstr("claims"));
-  EXPECT_THAT(refused("replacement", [&](auto& f) { f.put(text, {8, 1}); }), HasSubstr("must have one dimension"));
-  EXPECT_THAT(refused("metric", [](auto& f) { f.put(H5T_STD_I64LE, {600}); }), HasSubstr("'metric'"));
-  EXPECT_THAT(refused("ffn", [](auto& f) { H5Lcreate_soft("/attention", f.file(), "ffn", H5P_DEFAULT, H5P_DEFAULT); }),
-              HasSubstr("is a link"));
-  EXPECT_THAT(refused("layer", [](auto&) {}), HasSubstr("0 layers"));
-  const int64_t two_twos[] = {2, 2};
-  EXPECT_THAT(refused("higher_is_better", [&](auto& f) { f.put(H5T_STD_I64LE, {2}, two_twos); }),
-              HasSubstr("'higher_is_better' is 2; must be 0 or 1"));
-  const char* precisions[] = {"bf16", "f64"};
-  EXPECT_THAT(refused("precision", [&](auto& f) { f.put(text, {2}, precisions); }),
-              HasSubstr("scores.h5: no precision 'f64'"));
-}
-
-// HDF5 would follow these wherever they lead.
-TEST_F(ScoreTableTest, ArraysThatAreNotPlainlyInTheFileAreRefused) {
-  const auto refused = [&](auto&& set) {
-    write_scores(example(), path());
-    {
-      Changed changed(path(), "value");
-      const hid_t create = H5Pcreate(H5P_DATASET_CREATE);
-      set(create);
-      changed.put(H5T_IEEE_F64LE, {8, 2}, std::vector<double>(16).data(), create);
-      H5Pclose(create);
-    }
-    EXPECT_THAT(message_of([&] { read_scores(path()); }),
-                HasSubstr("'value' must be stored contiguously in this file"));
-  };
-  const hsize_t chunk[] = {8, 2};
-  refused([&](hid_t create) { H5Pset_chunk(create, 2, chunk); });
-  refused([&](hid_t create) { H5Pset_chunk(create, 2, chunk), H5Pset_deflate(create, 1); });
-  refused([&](hid_t create) { H5Pset_layout(create, H5D_COMPACT); });
-  refused([&](hid_t create) { H5Pset_external(create, path("elsewhere").c_str(), 0, H5F_UNLIMITED); });
-}
-
-TEST_F(ScoreTableTest, WhatIsNoScoreTableIsRefused) {
-  EXPECT_THAT(message_of([&] { read_scores(path("absent.h5")); }), HasSubstr("absent.h5: cannot be read"));
-  write_sealed(path(), "this is text");
-  EXPECT_THAT(message_of([&] { read_scores(path()); }), HasSubstr("cannot be read as HDF5"));
-  H5Fclose(H5Fcreate(path().c_str(), H5F_ACC_TRUNC, H5P_DEFAULT, H5P_DEFAULT));
-  write_sealed(path(), bytes_of(path()));
-  EXPECT_THAT(message_of([&] { read_scores(path()); }), HasSubstr("is no score table"));
-}
-
-// HDF5 itself would read most of these without a word: values and texts have no checksum in it.
-TEST_F(ScoreTableTest, AFileThatIsNotAsWrittenIsRefused) {
-  write_scores(example(), path());
-  const std::string good = bytes_of(path());
-  const auto expect_refused = [&](const std::string& bytes, const std::string& change) {
-    std::ofstream(path("bad.h5"), std::ios::binary | std::ios::trunc) << bytes;
-    EXPECT_THAT(message_of([&] { read_scores(path("bad.h5")); }), HasSubstr("bad.h5: its last line must be")) << change;
-  };
-  std::mt19937 random(7);
-  for (int i = 0; i < 300; ++i) {
-    const size_t at = i < 80 ? good.size() - 1 - size_t(i) : random() % good.size();  // the seal's own bytes, and any
-    const char bit = char(1 << random() % 8);
-    std::string bytes = good;
-    bytes[at] = char(bytes[at] ^ bit);
-    expect_refused(bytes, fmt::format("byte {} of {} flipped by {:#x}", at, good.size(), bit));
-  }
-  for (size_t n = 0; n < good.size(); n += 397) expect_refused(good.substr(0, n), fmt::format("cut after {} bytes", n));
-  for (const char last : {'\0', '\n'}) expect_refused(good + last, "one byte longer");
-  expect_refused("", "empty");
-}
-
-// The digest keeps accidents away, but anyone can compute it.
-TEST_F(ScoreTableTest, ASealedFileIsReadOrRefusedWhateverItHolds) {
-  write_scores(example(), path());
-  const std::string good = bytes_of(path());
-  const auto read_damaged = [&] {
-    std::mt19937 random(11);
-    int refused = 0;
-    for (int i = 0; i < 200; ++i) {
-      std::string image = good.substr(0, good.rfind("\nsha256"));
-      for (uint64_t n = 1 + random() % 3; n > 0; --n) image[random() % image.size()] = char(random());
-      write_sealed(path("bad.h5"), image);
-      try {
-        read_scores(path("bad.h5"));
-      } catch (const Error& error) {
-        if (error.failure != Failure::bad_input || !std::strstr(error.what(), "bad.h5")) std::_Exit(2);
-        ++refused;
-      }
-    }
-    std::_Exit(refused > 100 ? 0 : 3);
-  };
-  // In a process of its own, because HDF5 leaks what it cannot read.
-  EXPECT_EXIT(read_damaged(), ::testing::ExitedWithCode(0), "");
+  const ScoreTable table = example_table();
+  EXPECT_THAT(refusal_of([&] { metric_index(table, "kl_divergance"); }), HasSubstr("did you mean 'kl_divergence'?"));
+  EXPECT_THAT(refusal_of([&] { scenario_index(table, "x"); }), HasSubstr("known: chat, batch"));
 }
 
 TEST_F(ScoreTableTest, ReplacementsComeBackFromTheirNames) {
   ModelConfig config;
   config.hidden_size = 64, config.intermediate_size = 64, config.num_hidden_layers = 2, config.head_dim = 16;
   config.num_attention_heads = 4, config.num_key_value_heads = 4, config.vocab_size = 8;
-  ScoreTable table = example();
+  ScoreTable table = example_table();
   const Replacement pair = replacement_of(table.rows[6], config);
   EXPECT_EQ(pair.name(), "block-no_op-ffn_32");
   EXPECT_EQ(&row_of(table, pair), &table.rows[6]);

@@ -7,6 +7,7 @@
 
 #include "puzzle/example_scores.h"
 #include "puzzle/limits.h"
+#include "puzzle/quiet_timer.h"
 #include "tests/small_model.h"
 
 namespace tangram {
@@ -87,21 +88,32 @@ TEST(TableCosts, MeasuredWholesAreNearTheSumOfTheirParts) {
   const size_t index = add_scenario(table, s);
   Context ctx(Context::Options{.threads = 1});
   const MeasureOptions options;
+  QuietTimer timer(ctx);
+  std::vector<QuietTimer::Timing> timings;
+  const auto time = [&](const std::function<Runtime()>& measure) {
+    return timings.emplace_back(timer.time(measure)).runtime;
+  };
   std::map<std::string, Runtime> known;
   const auto time_of = [&](const Choice& choice) {
-    if (!known.contains(choice.name())) known[choice.name()] = measure_subblock(choice, c, s, options, ctx);
+    if (!known.contains(choice.name()))
+      known[choice.name()] = time([&] { return measure_subblock(choice, c, s, options, ctx); });
     return known[choice.name()];
   };
   for (TableRow& row : table.rows) fill_costs(row, table, index, c, time_of);
-  fill_outside(table, index, c, measure_outside(c, s, options, ctx), options.prefill_tokens_at_most);
+  fill_outside(table, index, c, time([&] { return measure_outside(c, s, options, ctx); }),
+               options.prefill_tokens_at_most);
   std::vector<Runtime> sums, wholes;
   for (const Architecture& sample : sample_architectures(table, c)) {
     sums.push_back(sum_of_parts(sample, table, index));
-    wholes.push_back(measure_whole(sample, c, s, options, ctx));
-    EXPECT_GT(wholes.back().prefill_seconds, 0.2 * sums.back().prefill_seconds);
-    EXPECT_LT(wholes.back().prefill_seconds, 5 * sums.back().prefill_seconds);
-    EXPECT_GT(wholes.back().decode_seconds, 0.2 * sums.back().decode_seconds);
-    EXPECT_LT(wholes.back().decode_seconds, 5 * sums.back().decode_seconds);
+    wholes.push_back(time([&] { return measure_whole(sample, c, s, options, ctx).runtime; }));
+  }
+  const bool is_quiet =
+      std::none_of(timings.begin(), timings.end(), [&](auto& one) { return timer.is_disturbed(one); });
+  for (size_t i = 0; is_quiet && i < sums.size(); ++i) {  // beside other work any time may come out many times too long
+    EXPECT_GT(wholes[i].prefill_seconds, 0.2 * sums[i].prefill_seconds);
+    EXPECT_LT(wholes[i].prefill_seconds, 5 * sums[i].prefill_seconds);
+    EXPECT_GT(wholes[i].decode_seconds, 0.2 * sums[i].decode_seconds);
+    EXPECT_LT(wholes[i].decode_seconds, 5 * sums[i].decode_seconds);
   }
   CostSource& source = table.sources[index];
   learn_correction(source, sums, wholes);

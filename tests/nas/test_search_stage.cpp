@@ -1,0 +1,91 @@
+// The search stage as a whole process, and what evaluate and report make of its students.
+
+#include <gmock/gmock.h>
+
+#include "blocks/file.h"
+#include "nas/architecture_file.h"
+#include "nas/evaluation_file.h"
+#include "nas/model_verbs.h"
+#include "nas/stages.h"
+#include "puzzle/score_table.h"
+#include "tests/nas/command_line.h"
+#include "tests/nas/search_process.h"
+
+namespace tangram {
+namespace {
+
+using testing::ContainsRegex;
+using testing::HasSubstr;
+
+struct SearchStage : testing::Test {
+  static Search& search() {
+    static Search* one = [] {
+      auto* made = new Search;
+      const std::string printed = made->run("run");
+      EXPECT_TRUE(made->succeeded()) << printed;
+      return made;
+    }();
+    return *one;
+  }
+  static void TearDownTestSuite() { fs::remove_all(search().path("")); }
+};
+
+TEST_F(SearchStage, KeepsAFrontierWhereAskedFor) {
+  const std::vector<std::string> asked = {"search", "--set", "solutions.frontier=memory", "--set",
+                                          "solutions.points=7"};
+  const fs::path file = search().path("run/frontiers/student.json");
+  EXPECT_FALSE(fs::exists(file));
+  const std::string printed = search().call(asked, "run");
+  ASSERT_TRUE(search().succeeded()) << printed;
+  EXPECT_THAT(printed, HasSubstr("search student: frontier of 7 points, all proven, in frontiers/student.json"));
+  const std::string frontier = read_text_file(file, 1 << 20);
+
+  // The same as the verb's, of the same scores, and by the same rules; the target's limit on memory is what moves.
+  const Outcome verb = call_with({"search", search().path("run/scores.h5"), "--frontier", "memory", "--points", "7",
+                                  "--forbid", "0:attention=no_op", "--json"},
+                                 all_stages(), all_model_verbs());
+  EXPECT_EQ(verb.code, 0) << verb.err;
+  EXPECT_EQ(frontier, verb.out);
+
+  // It is one of the stage's files: complete while it is there, made again, the same, where it is gone.
+  EXPECT_THAT(search().call(asked, "run"), HasSubstr("search: complete"));
+  fs::remove(file);
+  EXPECT_THAT(search().call(asked, "run"), HasSubstr("student.json is gone"));
+  EXPECT_EQ(read_text_file(file, 1 << 20), frontier);
+  search().call({"search"}, "run");
+  EXPECT_FALSE(fs::exists(file)) << "not asked for any more";
+}
+
+TEST_F(SearchStage, ReportsMemoryThatWasTaken) {
+  search().run("run");  // whatever other tests left of it
+  ASSERT_TRUE(search().succeeded());
+  const std::vector<MeasuredRuntime> runtimes = read_runtimes(search().path("run/runtime.json"));
+  ASSERT_FALSE(runtimes.empty());
+  for (const MeasuredRuntime& r : runtimes) {
+    const ChosenArchitecture student = read_architecture(search().path("run/architectures/" + r.name + ".yaml"));
+    const double parameters = student.predicted.at("parameters");
+    EXPECT_GE(r.weight_bytes, 4 * parameters);  // f32; every tensor begins at a multiple of 64
+    EXPECT_LT(r.weight_bytes, 4 * parameters + 64.0 * double(20 * student.blocks.size() + 3));
+    EXPECT_GT(r.workspace_bytes, 0);
+    EXPECT_GE(r.kv_cache_bytes, student.predicted.at("s.kv_cache"));
+  }
+  EXPECT_THAT(read_text_file(search().path("run/report.txt"), 1 << 20),
+              ContainsRegex("student +s +memory +[0-9.]+ [KM]iB +[0-9.]+ [KM]iB +[+-][0-9.]+ %"));
+}
+
+TEST_F(SearchStage, SaysWhichTimingsMayBeTooLong) {
+  ScoreTable table = read_scores(search().path("run/scores.h5"));
+  EXPECT_GT(table.sources[0].timings, 3);
+  table.sources[0].disturbed_timings = 3;
+  write_scores(table, search().path("run/scores.h5"));
+  const std::string printed = search().call({"report", "--again"}, "run");
+  EXPECT_THAT(
+      read_text_file(search().path("run/report.txt"), 1 << 20),
+      HasSubstr(fmt::format("scenario s: 3 of {} timings were taken while other work kept the machine busy, and "
+                            "may be too long; on a quiet one: tangram measure CONFIG.yaml --again",
+                            table.sources[0].timings)))
+      << printed;
+}
+
+}  // namespace
+}  // namespace tangram
