@@ -16,7 +16,7 @@ case=${1:?CASE: kill, cancel, usr1, rank, node, disk or corrupt}
 stage=${2:-distill}
 trains=  # whether the stage has steps and checkpoints of its own
 [[ $stage != distill && $stage != uptrain ]] || trains=1
-[ -z "$trains" ] || settings=(--set "$stage.tokens=122880")  # time for something to happen
+[ -z "$trains" ] || settings=(--set "$stage.tokens=81920")  # time for something to happen
 
 wait_for_stage() { # CHECKPOINTS, of which the oldest is to be found again
   if [ -n "$trains" ]; then
@@ -27,7 +27,12 @@ wait_for_stage() { # CHECKPOINTS, of which the oldest is to be found again
   fi
 }
 
-log_of_stage() { cat "$run"/logs/tangram-"$stage"-*.log 2>/dev/null; }
+log_of_stage() { # of all its jobs, in their order
+  local file
+  for file in $(ls -v "$run/logs"); do
+    [[ $file != tangram-$stage-* ]] || cat "$run/logs/$file"
+  done
+}
 
 # The processes of this run's stage; launchers have the same words in their command line.
 processes() {
