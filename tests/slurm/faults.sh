@@ -18,12 +18,13 @@ trains=  # whether the stage has steps and checkpoints of its own
 [[ $stage != distill && $stage != uptrain ]] || trains=1
 [ -z "$trains" ] || settings=(--set "$stage.tokens=81920")  # time for something to happen
 
+has_begun() { grep -qs "^$stage: not run yet" "$run"/logs/*.log; }
 wait_for_stage() { # CHECKPOINTS, of which the oldest is to be found again
   if [ -n "$trains" ]; then
     wait_for_checkpoint "$stage" "$1"
     kept=$(checkpoints "$stage" | tail -n "$1" | head -n 1)
   else
-    wait_until "begin of $stage" grep -qs "^$stage: not run yet" "$run"/logs/*.log
+    wait_until "begin of $stage" has_begun
   fi
 }
 
