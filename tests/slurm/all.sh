@@ -14,7 +14,8 @@ check "jobs by hand" ./hand.sh
 check doctor ./doctor.sh
 for stage in distill score uptrain; do
   cases=(kill cancel usr1 node disk)
-  [ "$stage" = score ] || cases+=(corrupt)  # a stage that has checkpoints
+  [ "$stage" = score ] || cases+=(corrupt)  # a stage that has such checkpoints
+  [ "$stage" != distill ] || cases+=(rank)   # and one that runs on several processes
   for case in "${cases[@]}"; do check "$case in $stage" ./faults.sh "$case" "$stage"; done
 done
 [ ${#failed[@]} -eq 0 ] || { printf 'FAILED: %s\n' "${failed[@]}"; exit 1; }

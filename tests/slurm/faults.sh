@@ -5,13 +5,14 @@
 #   kill      kill -9 of one process: the job begins again by itself
 #   cancel    scancel of all jobs, then tangram submit again
 #   usr1      SIGUSR1 to the job's shell, as before a time limit: the work is kept, the job goes back into the queue
+#   rank      SIGUSR1 to one process, not the leader: the same
 #   node      a node goes down: Slurm gives the job others when it is back
 #   disk      the run directory's disk is full: the chain ends; with space again, tangram submit goes on
 #   corrupt   the newest checkpoint is damaged while no job runs: the one before it takes its place
 set -uo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/harness.sh"
 
-case=${1:?CASE: kill, cancel, usr1, node, disk or corrupt}
+case=${1:?CASE: kill, cancel, usr1, rank, node, disk or corrupt}
 stage=${2:-distill}
 trains=  # whether the stage has steps and checkpoints of its own
 [[ $stage != distill && $stage != uptrain ]] || trains=1
@@ -85,18 +86,25 @@ cancel)
   submit >/dev/null
   wait_for_chain
   ;;
-usr1)
+usr1 | rank)
   wait_for_stage 1
-  scancel --batch --signal=USR1 "$(job_of "$stage")"
+  if [ "$case" = usr1 ]; then
+    scancel --batch --signal=USR1 "$(job_of "$stage")"
+  else
+    kill -USR1 "$(processes | tail -n 1)" || fail "no process of $stage to signal"
+  fi
   wait_for_chain
-  expect_log "interrupted"
-  expect_log "has kept its work; back into the queue"
+  if [ -n "$trains" ]; then # others may be over before they come to a place where they can stop
+    expect_log "interrupted"
+    expect_log "has kept its work; back into the queue"
+  fi
   ;;
 node)
   wait_for_stage 1
-  scontrol update NodeName=n2 State=DOWN Reason=test
+  node=$(scontrol show hostnames "$(squeue -h -j "$(job_of "$stage")" -o %N)" | tail -n 1)
+  scontrol update NodeName="$node" State=DOWN Reason=test
   sleep 2
-  scontrol update NodeName=n2 State=RESUME 2>/dev/null  # unless it has come back by itself
+  scontrol update NodeName="$node" State=RESUME 2>/dev/null  # unless it has come back by itself
   wait_for_chain
   ;;
 disk)
