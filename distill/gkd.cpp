@@ -1,16 +1,26 @@
 #include "distill/gkd.h"
 
+#include <algorithm>
+#include <bit>
 #include <cmath>
+#include <cstring>
 #include <numeric>
+#include <optional>
 
+#include "kernels/clip.h"
 #include "kernels/cosine.h"
 #include "kernels/elementwise.h"
+#include "kernels/embedding.h"
 #include "kernels/head_loss.h"
 #include "kernels/make_arena.h"
+#include "kernels/rmsnorm.h"
 #include "kernels/transfer.h"
 
 namespace tangram {
 namespace {
+
+// Messages of different kinds between the same two ranks; the first three go between neighbours.
+enum Tag : int { kStream = 10, kTeacherStream, kGradient, kTiedGradient, kTiedWeight };
 
 double weighted_sum(Tensor values, std::span<const float> weights, Context& ctx) {
   const HostView host(values, ctx);
@@ -34,18 +44,21 @@ std::pair<double, double> total_weights(const Batch& batch) {
 }  // namespace
 
 GkdTrainer::GkdTrainer(Model& student, const Model* teacher, const GkdOptions& options, Context& ctx)
-    : student_(student), teacher_(teacher), options_(options), ctx_(ctx) {
-  CHECK(teacher || (options_.loss.cosine == 0 && options_.loss.kl == 0), "a distillation loss needs a teacher");
-  std::vector<int64_t>& layers = options_.teacher_layers;
-  if (layers.empty())
-    for (int64_t b = 0; b < std::ssize(student.blocks); ++b) layers.push_back(b);
-  CHECK(layers.size() == student.blocks.size(), "{} student blocks that end with {} teacher layers",
-        student.blocks.size(), layers.size());
-  for (size_t b = 0; teacher && b < layers.size(); ++b)
-    CHECK(layers[b] > (b > 0 ? layers[b - 1] : -1) && layers[b] < std::ssize(teacher->blocks) &&
-              (b + 1 < layers.size() || layers[b] + 1 == std::ssize(teacher->blocks)),
-          "the student's block {} of {} ends with the teacher's layer {} of {}", b, layers.size(), layers[b],
-          teacher->blocks.size());
+    : GkdTrainer(student, teacher, options, GkdPart{.end = std::ssize(student.blocks)}, ctx) {}
+
+GkdTrainer::GkdTrainer(Model& student, const Model* teacher, const GkdOptions& options, GkdPart part, Context& ctx)
+    : student_(student),
+      teacher_(teacher),
+      options_(options),
+      part_(std::move(part)),
+      ctx_(ctx),
+      tensors_(part_slice(student, part_.begin, part_.end)),
+      tensor_count_(named_tensors(student).size()),
+      numbers_((kCosine + student.blocks.size()) * size_t(options.micro_batches) + tensor_count_) {
+  if (options_.teacher_layers.empty())
+    for (int64_t b = 0; b < std::ssize(student.blocks); ++b) options_.teacher_layers.push_back(b);
+  check_options();
+  assign_owners();
   Arena state_plan = Arena::planner(), work_plan = Arena::planner();
   lay_out(state_plan);
   lay_out_work(work_plan);
@@ -53,105 +66,368 @@ GkdTrainer::GkdTrainer(Model& student, const Model* teacher, const GkdOptions& o
   work_ = std::make_unique<Arena>(make_arena(work_plan.used_bytes(), ctx));
   lay_out(*state_);
   lay_out_work(*work_);
-  start_training(trainable_, ctx_);
+  for (const Trainable& trainable : own_trainables()) start_training(trainable, ctx_);
+}
+
+void GkdTrainer::check_options() const {
+  CHECK(teacher_ || (options_.loss.cosine == 0 && options_.loss.kl == 0), "a distillation loss needs a teacher");
+  const std::vector<int64_t>& layers = options_.teacher_layers;
+  const size_t count = student_.blocks.size();
+  CHECK(layers.size() == count, "{} student blocks that end with {} teacher layers", count, layers.size());
+  for (size_t b = 0; teacher_ && b < count; ++b)
+    CHECK(layers[b] > (b > 0 ? layers[b - 1] : -1) && layers[b] < std::ssize(teacher_->blocks) &&
+              (b + 1 < count || layers[b] + 1 == std::ssize(teacher_->blocks)),
+          "the student's block {} of {} ends with the teacher's layer {} of {}", b, count, layers[b],
+          teacher_->blocks.size());
+  CHECK(std::has_single_bit(uint64_t(options_.shards)) && options_.shards % part_.replicas.count == 0 &&
+            options_.micro_batches % options_.shards == 0,
+        "{} micro-batches in {} shards on {} replicas", options_.micro_batches, options_.shards, part_.replicas.count);
+  CHECK(part_.begin < part_.end && part_.is_first() == (part_.begin == 0) &&
+            part_.is_last() == (part_.end == std::ssize(student_.blocks)),
+        "stage {} of {} with blocks {} to {} of {}", part_.stage, part_.stages, part_.begin, part_.end, count);
+}
+
+// --- memory ---
+
+std::span<const BlockWeights> GkdTrainer::blocks() const {
+  return std::span(student_.blocks).subspan(size_t(part_.begin), size_t(part_.end - part_.begin));
+}
+
+// The largest first, each to the replica with least. A tied embedding is the first replica's, in the first stage and in
+// the last.
+void GkdTrainer::assign_owners() {
+  const std::vector<NamedTensor> tensors = part_tensors(student_, part_.begin, part_.end);
+  const bool tied = student_.config.tie_word_embeddings;
+  std::vector<size_t> by_size(tensors.size());
+  std::iota(by_size.begin(), by_size.end(), size_t{0});
+  const size_t first = tied && part_.is_first() ? 1 : 0;
+  std::stable_sort(by_size.begin() + int64_t(first), by_size.end(),
+                   [&](size_t a, size_t b) { return tensors[a].tensor.size() > tensors[b].tensor.size(); });
+  owners_.resize(tensors.size());
+  for (const size_t i : by_size) owners_[i] = part_.replicas.assign(tensors[i].tensor.size());
+  if (tied && part_.is_last()) owners_.push_back(0);
 }
 
 void GkdTrainer::lay_out(Arena& state) {
-  grads_ = make_grads(student_, state);
-  trainable_ = {.name = "student", .tensors = {}};
-  int64_t used = 0;
-  for (const NamedTensor& t : named_tensors(student_)) {
-    const Tensor grad = grads_.flat.col_range(used, t.tensor.size()).reshape(t.tensor.rows, t.tensor.cols);
-    used += t.tensor.size();
+  trainables_.clear();
+  for (const NamedTensor& t : part_tensors(student_, part_.begin, part_.end)) {
     const bool is_matrix = t.tensor.rows > 1;  // norms are not decayed
-    trainable_.tensors.push_back(make_trainable(t.name, t.tensor, is_matrix, &state));
-    trainable_.tensors.back().grad = grad;
+    const bool own = is_own(trainables_.size());
+    trainables_.push_back({"student", {make_trainable(t.name, t.tensor, is_matrix, own ? &state : nullptr)}});
   }
+  if (student_.config.tie_word_embeddings && part_.is_last())
+    trainables_.push_back({"student", {make_trainable("tied head", student_.head.values, true, nullptr)}});
+  lay_out_gradients(state);
+}
+
+void GkdTrainer::lay_out_gradients(Arena& state) {
+  int64_t total = 0;
+  for (const Trainable& t : trainables_) total += t.tensors[0].weight.size();
+  gradients_ = state.tensor(1, total, DType::f32);
+  tree_sums_.clear();
+  for (int64_t shards = shards_here(); shards > 1; shards /= 2)
+    tree_sums_.push_back(state.tensor(1, total, DType::f32));
+
+  size_t next = 0;
+  for (int64_t used = 0; Trainable & t : trainables_) {
+    const Tensor weight = t.tensors[0].weight;
+    t.tensors[0].grad = gradients_.col_range(used, weight.size()).reshape(weight.rows, weight.cols);
+    used += weight.size();
+  }
+  const auto take = [&] { return trainables_[next++].tensors[0].grad; };
+  if (part_.is_first()) embedding_grad_ = take();
+  subblock_grads_.clear();
+  for (const BlockWeights& block : blocks())
+    for (const SubblockWeights* weights : {&block.attention, &block.ffn}) {
+      SubblockGrads grads;
+      if (!weights->choice.variant->no_op) grads.norm = take();
+      for (size_t i = 0; i < weights->params.size(); ++i) grads.params.push_back(take());
+      subblock_grads_.push_back(std::move(grads));
+    }
+  if (part_.is_last()) final_norm_grad_ = take(), head_grad_ = take();
 }
 
 void GkdTrainer::lay_out_work(Arena& work) {
   const int64_t N = options_.batch_tokens;
-  activations_ = make_activations(student_, N, work);
-  dhidden_ = work.tensor(N, student_.config.hidden_size, student_.dtype);
+  const auto stream = [&](const Model& model) { return work.tensor(N, model.config.hidden_size, model.dtype); };
+  activations_ = make_activations(blocks(), student_.config, N, student_.dtype, work);
+  in_flight_.resize(size_t(std::min(part_.stages - part_.stage, micro_batches_here())));
+  for (InFlight& flight : in_flight_) {
+    flight.input = stream(student_);
+    flight.teacher.clear();
+    for (size_t b = 0; teacher_ && b < blocks().size(); ++b) flight.teacher.push_back(stream(*teacher_));
+  }
+  dx_ = stream(student_);
   token_loss_ = work.tensor(1, N, DType::f32);
   token_kl_ = work.tensor(1, N, DType::f32);
-  teacher_hidden_.clear();
-  if (!teacher_) return;
-  for (size_t b = 0; b < student_.blocks.size(); ++b)
-    teacher_hidden_.push_back(work.tensor(N, teacher_->config.hidden_size, teacher_->dtype));
-  teacher_final_ = work.tensor(N, teacher_->config.hidden_size, teacher_->dtype);
+  if (!part_.is_last()) {
+    stream_ = stream(student_);
+    return;
+  }
+  rstd_ = work.tensor(1, N, DType::f32);
+  hidden_ = stream(student_);
+  if (teacher_) teacher_final_ = stream(*teacher_);
 }
 
-void GkdTrainer::micro_step(GkdLosses& losses, const Batch& batch) {
-  const int64_t N = options_.batch_tokens;
-  CHECK(static_cast<int64_t>(batch.tokens.size()) == N, "a batch of {} tokens, not {}", batch.tokens.size(), N);
-  ArenaScope scope(ctx_.scratch);
-  const SequenceBatch sequence_batch(student_.config, batch.lengths, {}, ctx_.scratch, ctx_);
-  const Sequences& sequences = sequence_batch.view();
-  const double share = 1.0 / double(options_.micro_batches);
+// --- the way of micro-batches ---
 
-  if (teacher_) {
-    Tensor x = teacher_final_;
-    embed(x, *teacher_, batch.tokens, ctx_);
-    size_t layer = 0;
-    for (size_t b = 0; b < teacher_hidden_.size(); ++b) {
-      copy(teacher_hidden_[b], x, ctx_);
-      x = teacher_hidden_[b];
-      for (; static_cast<int64_t>(layer) <= options_.teacher_layers[b]; ++layer)
-        block_forward(x, teacher_->blocks[layer], teacher_->config, sequences, ctx_);
-    }
-    final_norm_forward(teacher_final_, *teacher_, x, ctx_);
+// Returns when all is there. Neighbours start what they exchange in the same order, so that none waits for another in a
+// circle where messages wait for those before them.
+void GkdTrainer::exchange(std::vector<Message> messages, const std::vector<Message>& more) {
+  messages.insert(messages.end(), more.begin(), more.end());
+  if (!messages.empty() && part_.world && !ctx_.planning()) part_.world->exchange(messages).wait();
+}
+
+std::vector<Message> GkdTrainer::stream_in(int64_t m) {
+  if (part_.is_first()) return {};
+  const int previous = part_.rank_of(part_.stage - 1, part_.replicas.index);
+  std::vector<Message> messages{{Message::received, in_flight(m).input, previous, kStream}};
+  if (teacher_) messages.push_back({Message::received, in_flight(m).teacher[0], previous, kTeacherStream});
+  return messages;
+}
+
+std::vector<Message> GkdTrainer::stream_out(int64_t m) {
+  if (part_.is_last()) return {};
+  const int next = part_.rank_of(part_.stage + 1, part_.replicas.index);
+  std::vector<Message> messages{{Message::sent, stream_, next, kStream}};
+  if (teacher_) messages.push_back({Message::sent, in_flight(m).teacher.back(), next, kTeacherStream});
+  return messages;
+}
+
+std::vector<Message> GkdTrainer::gradient_in() {
+  if (part_.is_last()) return {};
+  return {{Message::received, dx_, part_.rank_of(part_.stage + 1, part_.replicas.index), kGradient}};
+}
+
+std::vector<Message> GkdTrainer::gradient_out() {
+  if (part_.is_first()) return {};
+  return {{Message::sent, dx_, part_.rank_of(part_.stage - 1, part_.replicas.index), kGradient}};
+}
+
+void GkdTrainer::run_micro_batches(std::span<const Batch> batches) {
+  const int64_t count = std::ssize(batches), ahead = std::min(part_.stages - 1 - part_.stage, count);
+  const auto with_sequences = [&](int64_t m, const auto& use) {
+    const ArenaScope scope(ctx_.scratch);
+    const Batch& batch = batches[size_t(m)];
+    const SequenceBatch sequences(student_.config, batch.lengths, {}, ctx_.scratch, ctx_);
+    use(batch, sequences.view());
+  };
+  const auto run_forward = [&](int64_t m) {
+    with_sequences(m, [&](const Batch& batch, const Sequences& sequences) { forward(m, batch, sequences); });
+  };
+  const auto run_backward = [&](int64_t m) {
+    with_sequences(m, [&](const Batch& batch, const Sequences& sequences) { backward(m, batch, sequences); });
+  };
+  for (int64_t m = 0; m < ahead; ++m) {
+    exchange(stream_in(m));
+    run_forward(m);
+    exchange(stream_out(m));
   }
-  model_forward(activations_, student_, batch.tokens, sequences, ctx_);
+  if (ahead < count) exchange(stream_in(ahead));
+  for (int64_t m = ahead; m < count; ++m) {
+    if (part_.is_last()) {
+      with_sequences(m, [&](const Batch& batch, const Sequences& sequences) {
+        forward(m, batch, sequences);
+        backward(m, batch, sequences);
+      });
+    } else {
+      run_forward(m);
+      exchange(stream_out(m), gradient_in());
+      run_backward(m - ahead);
+    }
+    exchange(gradient_out(), m + 1 < count ? stream_in(m + 1) : std::vector<Message>{});
+  }
+  for (int64_t m = count - ahead; m < count; ++m) {
+    exchange(gradient_in());
+    run_backward(m);
+    exchange(gradient_out());
+  }
+}
 
+void GkdTrainer::teacher_forward(int64_t m, const Batch& batch, const Sequences& sequences) {
+  const std::vector<Tensor>& hidden = in_flight(m).teacher;
+  if (part_.is_first()) embed(hidden[0], *teacher_, batch.tokens, ctx_);
+  int64_t layer = last_layer(part_.begin - 1) + 1;
+  for (size_t b = 0; b < hidden.size(); ++b) {
+    if (b > 0) copy(hidden[b], hidden[b - 1], ctx_);
+    for (; layer <= last_layer(part_.begin + int64_t(b)); ++layer)
+      block_forward(hidden[b], teacher_->blocks[size_t(layer)], teacher_->config, sequences, ctx_);
+  }
+  if (part_.is_last()) final_norm_forward(teacher_final_, *teacher_, hidden.back(), ctx_);
+}
+
+void GkdTrainer::forward(int64_t m, const Batch& batch, const Sequences& sequences) {
+  if (teacher_) teacher_forward(m, batch, sequences);
+  const Tensor input = in_flight(m).input;
+  if (part_.is_first()) embed(input, student_, batch.tokens, ctx_);
+  if (!part_.is_last()) {
+    copy(stream_, input, ctx_);
+    for (const BlockWeights& block : blocks()) block_forward(stream_, block, student_.config, sequences, ctx_);
+    return;
+  }
+  activations_.residual[0] = input;
+  blocks_forward(activations_, blocks(), student_.config, sequences, ctx_);
+  rmsnorm_forward(hidden_, rstd_, activations_.residual.back(), student_.final_norm,
+                  static_cast<float>(student_.config.rms_norm_eps), ctx_);
+  head_losses(m, batch);
+}
+
+void GkdTrainer::head_losses(int64_t m, const Batch& batch) {
+  const double share = 1.0 / double(options_.micro_batches);
   const auto [all_weights, target_weights] = total_weights(batch);
   const GkdLossWeights& weight = options_.loss;
-  HeadInputs inputs{.student = {activations_.hidden, student_.head}, .teacher = {}, .targets = batch.targets};
+  HeadInputs inputs{.student = {hidden_, student_.head}, .teacher = {}, .targets = batch.targets};
   HeadLosses outputs{.cross_entropy = token_loss_, .kl = {}, .greedy = {}, .teacher_rank = {}};
   if (teacher_) inputs.teacher = Head{teacher_final_, teacher_->head}, outputs.kl = token_kl_;
   const HeadObjective objective{
       .cross_entropy_scale = static_cast<float>(share * weight.cross_entropy / std::max(target_weights, 1e-30)),
       .kl_scale = static_cast<float>(share * weight.kl / std::max(all_weights, 1e-30)),
       .weights = batch.weights};
-  head_loss_forward_backward(outputs, dhidden_, grads_.head, inputs, objective, ctx_);
-  losses.cross_entropy += share * weighted_sum(token_loss_, batch.weights, ctx_) / std::max(target_weights, 1e-30);
-  if (teacher_) losses.kl += share * weighted_sum(token_kl_, batch.weights, ctx_) / std::max(all_weights, 1e-30);
+  head_loss_forward_backward(outputs, dx_, head_grad_, inputs, objective, ctx_);
+  loss_number(kCrossEntropy, m) =
+      share * weighted_sum(token_loss_, batch.weights, ctx_) / std::max(target_weights, 1e-30);
+  if (!teacher_) return;
+  loss_number(kKl, m) = share * weighted_sum(token_kl_, batch.weights, ctx_) / std::max(all_weights, 1e-30);
+}
 
-  const auto add_cosine = [&](int64_t layer, Tensor dx) {
-    const Tensor student = activations_.residual[static_cast<size_t>(2 * layer + 2)];
-    const Tensor teacher = teacher_hidden_[static_cast<size_t>(layer)];
+void GkdTrainer::backward(int64_t m, const Batch& batch, const Sequences& sequences) {
+  const double share = 1.0 / double(options_.micro_batches), N = double(options_.batch_tokens);
+  if (part_.is_last()) {
+    rmsnorm_backward(dx_, final_norm_grad_, dx_, activations_.residual.back(), student_.final_norm, rstd_, ctx_,
+                     /*accumulate=*/false);
+  } else {
+    activations_.residual[0] = in_flight(m).input;
+    blocks_forward(activations_, blocks(), student_.config, sequences, ctx_);
+  }
+  const auto add_cosine = [&](int64_t block, Tensor dx) {
+    const Tensor student = activations_.residual[size_t(2 * block + 2)];
+    const Tensor teacher = in_flight(m).teacher[size_t(block)];
     cosine_forward(token_loss_, student, teacher, ctx_);
-    cosine_backward(dx, student, teacher, static_cast<float>(share * weight.cosine / double(N)), ctx_);
-    losses.cosine += share * weighted_sum(token_loss_, {}, ctx_) / double(N);
+    cosine_backward(dx, student, teacher, static_cast<float>(share * options_.loss.cosine / N), ctx_);
+    loss_number(kCosine + size_t(part_.begin + block), m) = share * weighted_sum(token_loss_, {}, ctx_) / N;
   };
-  model_backward(grads_, dhidden_, activations_, student_, batch.tokens, sequences,
-                 weight.cosine > 0 ? HiddenGradient(add_cosine) : HiddenGradient(), ctx_);
+  blocks_backward(dx_, subblock_grads_, activations_, blocks(), student_.config, sequences,
+                  options_.loss.cosine > 0 ? HiddenGradient(add_cosine) : HiddenGradient(), ctx_);
+  if (part_.is_first()) embedding_backward(embedding_grad_, dx_, batch.tokens, ctx_);
+  const int64_t per_shard = options_.micro_batches / options_.shards;
+  if ((m + 1) % per_shard == 0) end_shard((m + 1) / per_shard - 1);
+}
+
+// The balanced tree of tree_sum, grown from the left: two sums over as many shards are added as soon as both are there.
+void GkdTrainer::end_shard(int64_t shard) {
+  size_t level = 0;
+  for (; shard >> level & 1; ++level) add(gradients_, tree_sums_[level], gradients_, ctx_);
+  if (shard + 1 == shards_here()) return;
+  copy(tree_sums_[level], gradients_, ctx_);
+  fill_zero(gradients_, ctx_);
+}
+
+// --- the end of a step ---
+
+// For each loss the micro-batches of all replicas; then all norms.
+double& GkdTrainer::loss_number(size_t loss, int64_t m) {
+  return numbers_[loss * size_t(options_.micro_batches) + size_t(part_.replicas.index * micro_batches_here() + m)];
+}
+
+double& GkdTrainer::norm_number(size_t tensor) { return numbers_[numbers_.size() - tensor_count_ + tensor]; }
+
+// The sums over replicas of what a tied embedding gets as the head are added to what it gets as the embedding.
+void GkdTrainer::add_tied_gradient() {
+  if (!student_.config.tie_word_embeddings || part_.replicas.index != 0) return;
+  if (part_.stages == 1) return add(embedding_grad_, embedding_grad_, head_grad_, ctx_);
+  if (part_.is_last()) exchange({{Message::sent, head_grad_, part_.rank_of(0, 0), kTiedGradient}});
+  if (!part_.is_first()) return;
+  const ArenaScope scope(ctx_.scratch);
+  const Tensor arrived = ctx_.scratch.tensor(embedding_grad_.rows, embedding_grad_.cols, DType::f32);
+  exchange({{Message::received, arrived, part_.rank_of(part_.stages - 1, 0), kTiedGradient}});
+  add(embedding_grad_, embedding_grad_, arrived, ctx_);
+}
+
+std::vector<Trainable> GkdTrainer::own_trainables() const {
+  std::vector<Trainable> own;
+  for (size_t i = 0; i < size_t(tensors_.count); ++i)
+    if (is_own(i)) own.push_back(trainables_[i]);
+  return own;
+}
+
+// Every process gets the norms and losses of all. Each number is one process's; with the others it is 0.
+void GkdTrainer::share_numbers() {
+  std::vector<std::vector<Tensor>> grads;
+  for (const Trainable& t : own_trainables()) grads.push_back({t.tensors[0].grad});
+  const std::vector<double> norms = gradient_norms(grads, ctx_);
+  size_t next = 0;
+  for (size_t i = 0; i < size_t(tensors_.count); ++i)
+    if (is_own(i)) norm_number(size_t(tensors_.first) + i) = norms[next++];
+  if (!part_.world || ctx_.planning()) return;
+  const std::string mine(reinterpret_cast<const char*>(numbers_.data()), numbers_.size() * sizeof(double));
+  const std::vector<std::string> all = part_.world->gather(mine);
+  std::fill(numbers_.begin(), numbers_.end(), 0.0);
+  for (const std::string& text : all) {
+    std::vector<double> theirs(numbers_.size());
+    std::memcpy(theirs.data(), text.data(), text.size());
+    for (size_t i = 0; i < theirs.size(); ++i) numbers_[i] += theirs[i];
+  }
+}
+
+GkdLosses GkdTrainer::losses_of_step() const {
+  const size_t count = size_t(options_.micro_batches), losses = kCosine + student_.blocks.size();
+  GkdLosses sums;
+  double squares = 0;
+  for (const double norm : std::span(numbers_).last(tensor_count_)) squares += norm * norm;
+  sums.gradient_norm = std::sqrt(squares);
+  for (size_t m = 0; m < count; ++m) {
+    sums.kl += numbers_[kKl * count + m];
+    sums.cross_entropy += numbers_[kCrossEntropy * count + m];
+    for (size_t loss = losses; loss-- > kCosine;) sums.cosine += numbers_[loss * count + m];
+  }
+  return sums;
+}
+
+// From the owners to all, and to the last stage where the head is the embedding.
+void GkdTrainer::share_updated_weights() {
+  const bool tied = student_.config.tie_word_embeddings && part_.stages > 1 && part_.replicas.index == 0;
+  if (tied && part_.is_first())
+    exchange({{Message::sent, student_.embedding.values, part_.rank_of(part_.stages - 1, 0), kTiedWeight}});
+  if (tied && part_.is_last()) exchange({{Message::received, student_.head.values, part_.rank_of(0, 0), kTiedWeight}});
+  const size_t count = part_.stages > 1 ? trainables_.size() : size_t(tensors_.count);
+  share_weights(std::span(trainables_).first(count), owners_, part_.replicas, ctx_);
 }
 
 GkdLosses GkdTrainer::step(std::span<const Batch> micro_batches) {
-  CHECK(static_cast<int64_t>(micro_batches.size()) == options_.micro_batches, "{} micro-batches of {}",
-        micro_batches.size(), options_.micro_batches);
-  GkdLosses losses;
-  fill_zero(grads_.flat, ctx_);
-  for (const Batch& batch : micro_batches) micro_step(losses, batch);
-  losses.gradient_norm = optimiser_step(std::span(&trainable_, 1), options_.optimiser,
-                                        options_.schedule.learning_rate(steps_done_), steps_done_ + 1, ctx_)[0];
+  CHECK(std::ssize(micro_batches) == micro_batches_here(), "{} micro-batches of {}", micro_batches.size(),
+        micro_batches_here());
+  for (const Batch& batch : micro_batches)
+    CHECK(std::ssize(batch.tokens) == options_.batch_tokens, "a batch of {} tokens, not {}", batch.tokens.size(),
+          options_.batch_tokens);
+  std::fill(numbers_.begin(), numbers_.end(), 0.0);
+  fill_zero(gradients_, ctx_);
+  run_micro_batches(micro_batches);
+  sum_gradients(trainables_, owners_, part_.replicas, ctx_);
+  add_tied_gradient();
+  share_numbers();
+  const GkdLosses losses = losses_of_step();
   if (!std::isfinite(losses.gradient_norm) || !std::isfinite(losses.cross_entropy + losses.kl + losses.cosine))
     throw Error(
         fmt::format("training broke at step {}: cross-entropy {}, KL {}, gradient norm {}; lower the learning_rate",
                     steps_done_, losses.cross_entropy, losses.kl, losses.gradient_norm));
+  const double clip = options_.optimiser.gradient_clip;
+  const std::vector<Trainable> own = own_trainables();
+  const std::vector<double> scales(own.size(), clip > 0 ? clip_factor(losses.gradient_norm, clip) : 1);
+  update_weights(own, scales, options_.optimiser, options_.schedule.learning_rate(steps_done_), steps_done_ + 1, ctx_);
+  share_updated_weights();
   ++steps_done_;
   return losses;
 }
 
 std::vector<NamedTensor> GkdTrainer::state() const {
   std::vector<NamedTensor> tensors;
-  append_state(tensors, trainable_);
+  for (const Trainable& t : own_trainables()) append_state(tensors, t);
   return tensors;
 }
 
 void GkdTrainer::resume(int64_t steps_done) {
-  restore_weights(trainable_, ctx_);
+  for (const Trainable& t : own_trainables()) restore_weights(t, ctx_);
+  share_updated_weights();
   steps_done_ = steps_done;
 }
 

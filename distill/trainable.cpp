@@ -40,10 +40,17 @@ std::vector<double> optimiser_step(std::span<const Trainable> trainables, const 
   const std::vector<double> norms = gradient_norms(grads, ctx);
   for (const double norm : norms)
     if (!std::isfinite(norm)) return norms;
+  std::vector<double> scales;
+  for (const double norm : norms)
+    scales.push_back(options.gradient_clip > 0 ? clip_factor(norm, options.gradient_clip) : 1);
+  update_weights(trainables, scales, options, learning_rate, step, ctx);
+  return norms;
+}
 
+void update_weights(std::span<const Trainable> trainables, std::span<const double> grad_scales,
+                    const OptimiserOptions& options, double learning_rate, int64_t step, Context& ctx) {
   std::vector<AdamWTensor> tensors;
-  for (size_t i = 0; i < trainables.size(); ++i) {
-    const double scale = options.gradient_clip > 0 ? clip_factor(norms[i], options.gradient_clip) : 1;
+  for (size_t i = 0; i < trainables.size(); ++i)
     for (const TrainableTensor& t : trainables[i].tensors)
       tensors.push_back({.master = t.master,
                          .moment1 = t.moment1,
@@ -51,8 +58,7 @@ std::vector<double> optimiser_step(std::span<const Trainable> trainables, const 
                          .grad = t.grad,
                          .copy = t.master.data == t.weight.data ? Tensor{} : t.weight,
                          .weight_decay = t.decay ? options.weight_decay : 0,
-                         .grad_scale = scale});
-  }
+                         .grad_scale = grad_scales[i]});
   adamw(tensors,
         {.learning_rate = learning_rate,
          .beta1 = options.beta1,
@@ -60,7 +66,6 @@ std::vector<double> optimiser_step(std::span<const Trainable> trainables, const 
          .epsilon = options.epsilon,
          .step = step},
         ctx);
-  return norms;
 }
 
 void append_state(std::vector<NamedTensor>& tensors, const Trainable& trainable) {

@@ -41,6 +41,10 @@ void start_training(const Trainable& trainable, Context& ctx);
 std::vector<double> optimiser_step(std::span<const Trainable> trainables, const OptimiserOptions& options,
                                    double learning_rate, int64_t step, Context& ctx);
 
+/// The second half of it: AdamW with gradients that are multiplied by `grad_scales`, one a Trainable, first.
+void update_weights(std::span<const Trainable> trainables, std::span<const double> grad_scales,
+                    const OptimiserOptions& options, double learning_rate, int64_t step, Context& ctx);
+
 /// Masters and moments under `<trainable>/<tensor>/<master, moment1, moment2>`: what a checkpoint reads and writes.
 void append_state(std::vector<NamedTensor>& tensors, const Trainable& trainable);
 /// Computes the weights from masters that a checkpoint has filled.

@@ -1,0 +1,29 @@
+#pragma once
+#include "distill/gkd.h"
+
+namespace tangram {
+
+/// Operations on one micro-batch, found by running it without computing.
+struct GkdCosts {
+  std::vector<double> forward, backward;  ///< of each of the student's blocks
+  std::vector<double> teacher;            ///< the forward pass of the teacher's layers that it stands for
+  double head = 0;                        ///< both heads' logits, and the gradients of the student's
+};
+/// `options.teacher_layers` are given; `batch` is a typical micro-batch.
+GkdCosts gkd_costs(const Architecture& student, const ModelConfig& teacher, DType dtype, const GkdOptions& options,
+                   const Batch& batch, Device device);
+
+/// The student's blocks [begin, end), as one stage of the pipeline.
+struct GkdStage {
+  int64_t begin = 0, end = 0;
+  double flops = 0;  ///< of a micro-batch; all stages but the last compute activations twice
+};
+
+/// Cuts the blocks into so many consecutive stages, such that the longest is as short as can be. Throws Error
+/// (bad_input) if there are more stages than blocks.
+std::vector<GkdStage> cut_student(const GkdCosts& costs, int64_t stages);
+
+/// Part of the time that the stages work rather than wait for the slowest: mean over longest.
+double balance(std::span<const GkdStage> stages);
+
+}  // namespace tangram
