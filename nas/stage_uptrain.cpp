@@ -3,6 +3,7 @@
 #include "kernels/transfer.h"
 #include "nas/architecture_file.h"
 #include "nas/gpu_run.h"
+#include "nas/interruption.h"
 #include "nas/ranks.h"
 #include "nas/run_files.h"
 #include "nas/stages.h"
@@ -64,9 +65,16 @@ class StudentTraining {
     SharedWork shared(in_.world);
     const bool takes_part = in_.world.rank() < grid.ranks();
     Communicator world = in_.world.split(takes_part ? 0 : 1, in_.world.rank());
-    if (takes_part) train(assembled, grid, world);
+    std::optional<Error> early;  // those that wait have to hear of it, too
+    try {
+      if (takes_part) train(assembled, grid, world);
+    } catch (const Error& e) {
+      if (e.failure != kInterrupted) throw;
+      early = e;
+    }
     shared.finish();
     answer_of_leader(in_.world, [&] {
+      if (early) throw *early;
       write_file_atomically(finished, "");
       remove_all(work / "checkpoint");
       return "";
