@@ -12,6 +12,7 @@
 #include "blocks/unicode.h"
 #include "kernels/cuda_devices.h"
 #include "nas/calibrate.h"
+#include "nas/interruption.h"
 #include "nas/ranks.h"
 #include "nas/units.h"
 
@@ -123,6 +124,28 @@ void run_stages(const CommandLine& line, std::span<const Stage> stages, std::str
   print_results(input.out, input.json, config, results);
 }
 
+/// Does `work` on all processes that the launcher has started. An Error on one of them ends all.
+void on_all_ranks(const std::function<void(Communicator&)>& work) {
+  std::optional<Error> early;
+  {
+    Communicator world = Communicator::world();
+    try {
+      work(world);
+    } catch (const Error& e) {
+      if (e.failure == kInterrupted)
+        early = leads(world) ? e : Error("", kInterrupted);  // all ranks are here; one of them says it
+      else if (world.size() > 1)
+        world.abort(e.what(), static_cast<int>(e.failure));  // the others wait for this one
+      else
+        throw;
+    } catch (const std::exception& e) {
+      if (world.size() > 1) world.abort(e.what());
+      throw;
+    }
+  }  // MPI ends without an error
+  if (early) throw *early;
+}
+
 void add_stage_verb(CommandLine& line, std::string_view name, std::string_view summary, std::span<const Stage> stages,
                     std::string_view only) {
   CLI::App& verb = line.add_verb(name, summary, fmt::format("tangram {} configs/quickstart.yaml", name));
@@ -140,16 +163,8 @@ void add_stage_verb(CommandLine& line, std::string_view name, std::string_view s
                   "Then fit the roofline model to what was measured, and write this machine's description, for the key "
                   "hardware of other configs, to calibrated.yaml in the run's folder");
   line.verbs.emplace_back(&verb, [&line, stages, only](const VerbInput& input) {
-    Communicator world = Communicator::world();
-    try {
-      run_stages(line, stages, only, input, world);
-    } catch (const Error& e) {
-      if (world.size() > 1) world.abort(e.what(), static_cast<int>(e.failure));  // the others wait for this one
-      throw;
-    } catch (const std::exception& e) {
-      if (world.size() > 1) world.abort(e.what());
-      throw;
-    }
+    const ListenForInterruption listen;
+    on_all_ranks([&](Communicator& world) { run_stages(line, stages, only, input, world); });
   });
 }
 
@@ -201,6 +216,14 @@ void run_checked(const std::vector<std::string>& arguments, std::span<const Stag
   CommandLine line;
   line.app.set_version_flag("--version", version_text());
   line.app.require_subcommand(1);
+  line.app.footer(
+      "Exit codes:\n"
+      "  0  done\n"
+      "  1  failed: a full disk, a lost file, a process that does not answer\n"
+      "  2  bad usage or input; the message says what to change\n"
+      "  3  the limits cannot be met; the message says which, and what could be\n"
+      " 75  interrupted by SIGUSR1, SIGTERM or SIGINT in good order: run it again to go on\n"
+      "128 + n  killed by signal n");
   add_verbs(line, arguments, stages, model_verbs);
   check_verb(arguments, line);
   try {
@@ -231,9 +254,11 @@ int run_command_line(const std::vector<std::string>& arguments, std::span<const 
   // What an input file or argument has may be quoted in a message, and may not steer a terminal or forge a line there.
   // Only the answer to limits that cannot be met has several lines.
   const auto fail = [&](std::string_view message, Failure failure) {
-    fmt::print(err, "tangram: {}\n", printable(message, failure == Failure::infeasible ? "\n" : ""));
+    if (!message.empty())
+      fmt::print(err, "tangram: {}\n", printable(message, failure == Failure::infeasible ? "\n" : ""));
     return static_cast<int>(failure);
   };
+  choose_gpu_of_rank();
   try {
     run_checked(arguments, stages, model_verbs, out, err);
     return 0;

@@ -135,7 +135,7 @@ void check_students(const SearchConfig& config, const PlanMachine& machine) {
 
 }  // namespace
 
-void check_gpu_memory(const SearchConfig& config, std::span<const std::string_view> stages) {
+void check_gpu_memory(const SearchConfig& config, std::span<const std::string_view> stages, int64_t ranks) {
   const auto is_to_run = [&](std::string_view name) {
     return std::find(stages.begin(), stages.end(), name) != stages.end();
   };
@@ -144,7 +144,8 @@ void check_gpu_memory(const SearchConfig& config, std::span<const std::string_vi
   if (is_to_run("distill") || is_to_run("score")) {
     const RunPlan plan = plan_run(config, teacher_shape(config), machine);
     for (const StagePlan& stage : plan.stages)
-      if (stage.name != "uptrain" && is_to_run(stage.name)) check_memory(plan, stage, config, machine);
+      if (stage.name != "uptrain" && is_to_run(stage.name) && (ranks == 1 || stage.name != "distill"))
+        check_memory(plan, stage, config, machine);
   }
   // What stands there of an earlier search means nothing to a run that searches again.
   if (is_to_run("uptrain") && !is_to_run("search")) check_students(config, machine);

@@ -13,7 +13,7 @@ namespace tangram {
 
 /// Throws Error (infeasible), with the plan's figures and what to change, if a stage among `stages` needs more memory
 /// than the GPU has free: pretrain, distill, score, and uptrain if the students are chosen already.
-void check_gpu_memory(const SearchConfig& config, std::span<const std::string_view> stages);
+void check_gpu_memory(const SearchConfig& config, std::span<const std::string_view> stages, int64_t ranks = 1);
 
 /// The same for the students that the search has chosen for `uptrain`, when the stage begins; none: nothing to refuse.
 /// What `ctx` has of the GPU's memory is free for the stage.

@@ -22,6 +22,11 @@ std::span<const ModelVerb> all_model_verbs() {
        "tangram search runs/quickstart/scores.h5 --limit memory=60% --limit throughput=1.5x", add_search},
       {"import-scores", "Make a score table from comma-separated values, such as another tool's",
        "tangram import-scores scores.csv --scenario chat=128/128/64 --out scores.h5", add_import_scores},
+      {"submit", "Submit a whole run to Slurm, as a chain of jobs", "tangram submit configs/tiny.yaml --nodes 3",
+       add_submit},
+      {"status", "Show how far a run is, from its files", "tangram status runs/tiny", add_status},
+      {"doctor", "Say on what a job or this process runs, how fast its links are, and what is wrong",
+       "srun --mpi=pmix tangram doctor --folder runs", add_doctor},
   };
   return kVerbs;
 }

@@ -38,5 +38,8 @@ std::function<void(const VerbInput&)> add_inspect(CLI::App& app);
 std::function<void(const VerbInput&)> add_plan(CLI::App& app);
 std::function<void(const VerbInput&)> add_search(CLI::App& app);
 std::function<void(const VerbInput&)> add_import_scores(CLI::App& app);
+std::function<void(const VerbInput&)> add_submit(CLI::App& app);
+std::function<void(const VerbInput&)> add_status(CLI::App& app);
+std::function<void(const VerbInput&)> add_doctor(CLI::App& app);
 
 }  // namespace tangram

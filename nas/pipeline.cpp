@@ -4,6 +4,7 @@
 #include "blocks/file.h"
 #include "nas/digest.h"
 #include "nas/gpu_run.h"
+#include "nas/interruption.h"
 #include "nas/ranks.h"
 #include "nas/stages.h"
 #include "nas/units.h"
@@ -92,6 +93,7 @@ class PipelineRun {
       inputs = input_digest(stage, sections_, *run_);
       reason = run_->reason_to_run(stage.name, inputs);
       if (reason.empty() && !options_.again) return "";
+      stop_if_interrupted(fmt::format("before {}", stage.name));
       console_.say("{}: {}", stage.name, reason.empty() ? "again, as asked" : reason);
       return (reason.empty() ? kAgain : kFirstTime) + run_->begin(stage.name, inputs).string();
     });
@@ -149,9 +151,10 @@ std::vector<StageResult> run_pipeline(std::span<const Stage> all, const SearchCo
   const std::vector<Stage> stages = stages_of(all, config);
   check_inputs(config);
   check_same_run(world, config);
-  if (ctx.device == Device::cuda) check_gpu_memory(config, names_to_run(stages, config, options));
+  if (ctx.device == Device::cuda) check_gpu_memory(config, names_to_run(stages, config, options), world.size());
   PipelineRun run(stages, config, options, ctx, console, world);
-  if (ctx.device == Device::cuda) keep_matmul_choices(config.run_dir, ctx, console);
+  // Several processes would choose apart; the library's first proposal is the same for all.
+  if (ctx.device == Device::cuda && world.size() == 1) keep_matmul_choices(config.run_dir, ctx, console);
   std::vector<StageResult> results;
   for (const Stage& stage : stages)
     if (options.only.empty() || stage.name == options.only) results.push_back(run.run(stage));

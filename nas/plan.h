@@ -17,6 +17,7 @@ struct PlanMachine {
   double efficiency = 0;  ///< part of that rate which a stage reaches, all its other work and waits included
   std::optional<int64_t> disk_bytes = {};  ///< free for a run; unknown: not checked
   int64_t in_use_bytes = 0;                ///< memory beside memory_bytes, which others use now
+  double network_bytes = 50e9;             ///< per second, that a GPU sends to GPUs of other nodes: 400 Gbit/s
 
   double flops(DType dtype) const { return efficiency * (dtype == DType::f32 ? f32_flops : bf16_flops); }
 };

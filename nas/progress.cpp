@@ -12,6 +12,7 @@ namespace {
 
 constexpr double kRedrawSeconds = 0.1;
 constexpr double kFirstLineSeconds = 10, kLongestLineSeconds = 600;
+constexpr double kEachLineSeconds = 1;
 
 int terminal_columns() {
   winsize size{};
@@ -61,15 +62,17 @@ std::string progress_bar(const ProgressState& state, int columns) {
   return text.substr(0, static_cast<size_t>(std::max(columns - 1, 0)));
 }
 
-Progress::Progress(Console& console, std::string label, std::string unit, double total, double started_at, Clock clock)
+Progress::Progress(Console& console, std::string label, std::string unit, double total, double started_at,
+                   LogLines lines, Clock clock)
     : console_(console),
       label_(std::move(label)),
       unit_(std::move(unit)),
       total_(total),
       started_at_(started_at),
+      lines_(lines),
       clock_(std::move(clock)),
       start_(clock_()),
-      next_(start_ + (console.terminal() ? 0 : kFirstLineSeconds)) {}
+      next_(start_ + (console.terminal() || lines == LogLines::each_second ? 0 : kFirstLineSeconds)) {}
 
 Progress::~Progress() { console_.status(""); }
 
@@ -82,7 +85,9 @@ void Progress::update(double done, std::string_view note) {
     next_ = now + kRedrawSeconds;
   } else {
     console_.line(progress_line(state));
-    next_ = now + std::clamp((now - start_) / 10, kFirstLineSeconds, kLongestLineSeconds);
+    next_ = now + (lines_ == LogLines::each_second
+                       ? kEachLineSeconds
+                       : std::clamp((now - start_) / 10, kFirstLineSeconds, kLongestLineSeconds));
   }
 }
 

@@ -46,13 +46,16 @@ std::string progress_line(const ProgressState& state);
 /// The same with a bar, cut to `columns`.
 std::string progress_bar(const ProgressState& state, int columns);
 
-/// Shows the progress of one piece of work while it lives: a bar ten times a second on a terminal; in a log a line
-/// after ten seconds, and then whenever a tenth of the elapsed time has passed, at least each ten minutes.
+/// How often a log gets a line: after ten seconds, and then whenever a tenth of the elapsed time has passed, at least
+/// each ten minutes; or at every update, but for those within a second of the last line.
+enum class LogLines : uint8_t { ever_fewer, each_second };
+
+/// Shows the progress of one piece of work while it lives: a bar ten times a second on a terminal, in a log lines.
 class Progress {
  public:
   using Clock = std::function<double()>;  ///< seconds
   Progress(Console& console, std::string label, std::string unit, double total, double started_at = 0,
-           Clock clock = steady_seconds);
+           LogLines lines = LogLines::ever_fewer, Clock clock = steady_seconds);
   ~Progress();
 
   void update(double done, std::string_view note = {});
@@ -63,6 +66,7 @@ class Progress {
   Console& console_;
   std::string label_, unit_;
   double total_, started_at_;
+  LogLines lines_;
   Clock clock_;
   double start_, next_;
 };

@@ -6,10 +6,13 @@
 #include <algorithm>
 #include <chrono>
 #include <condition_variable>
+#include <cstdlib>
 #include <mutex>
+#include <sstream>
 #include <thread>
 
 #include "nas/digest.h"
+#include "nas/units.h"
 
 namespace tangram {
 
@@ -73,6 +76,23 @@ int64_t allowed_processors() {
 }
 
 }  // namespace
+
+void choose_gpu_of_rank() {
+  const char* place = nullptr;
+  for (const char* name : {"OMPI_COMM_WORLD_LOCAL_RANK", "SLURM_LOCALID"})
+    if (!place) place = std::getenv(name);
+  const std::optional<int64_t> local = place ? parse_count(place) : std::nullopt;
+  if (!local) return;
+  std::vector<std::string> visible;
+  if (const char* list = std::getenv("CUDA_VISIBLE_DEVICES")) {
+    std::istringstream in(list);
+    for (std::string gpu; std::getline(in, gpu, ',');) visible.push_back(gpu);
+    if (visible.size() < 2) return;  // the launcher has chosen
+  }
+  const std::string own =
+      visible.empty() ? std::to_string(*local) : visible[static_cast<size_t>(*local) % visible.size()];
+  setenv("CUDA_VISIBLE_DEVICES", own.c_str(), 1);
+}
 
 std::string answer_of_leader(Communicator& world, const std::function<std::string()>& work) {
   if (world.size() == 1) return work();

@@ -10,6 +10,10 @@
 
 namespace tangram {
 
+/// Gives this process, where a launcher has started several on its node and each sees several GPUs, the one of its
+/// place among them. To be called before anything else asks for GPUs.
+void choose_gpu_of_rank();
+
 inline bool leads(const Communicator& world) { return world.rank() == 0; }
 
 /// What `work` answers, which only the leader does, however long it takes, while the others wait. An Error of it is

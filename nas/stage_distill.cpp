@@ -2,6 +2,7 @@
 
 #include "distill/bld.h"
 #include "nas/distill_grid.h"
+#include "nas/plan.h"
 #include "nas/run_files.h"
 #include "nas/training_loop.h"
 
@@ -62,7 +63,7 @@ class BreadthFirst {
 
  private:
   void train() {
-    const DistillGrid grid = distill_grid(in_.config, mapped_.config, in_.world.size(), {.device = in_.ctx.device});
+    const DistillGrid grid = distill_grid(in_.config, mapped_.config, in_.world.size(), limits());
     if (in_.world.size() > 1) in_.console.say("distill: {}", describe(grid, in_.world.size()));
     const auto rank = in_.world.rank(), stage = rank / static_cast<int>(grid.replicas);
     Communicator replicas = in_.world.split(stage, rank);
@@ -76,6 +77,18 @@ class BreadthFirst {
       if (curve_.values.empty()) curve_.values.resize(of_wave.values.size());
       for (size_t i = 0; i < curve_.values.size(); ++i) curve_.values[i] += of_wave.values[i];
     }
+  }
+
+  /// Of GPUs that share the work, the least memory of any; one alone was looked at before the run.
+  RankLimits limits() const {
+    RankLimits limits{.memory_bytes = {}, .device = in_.ctx.device};
+    if (in_.ctx.device == Device::cpu || in_.world.size() == 1) return limits;
+    const PlanMachine gpu = this_gpu();
+    int64_t least = INT64_MAX;
+    for (const std::string& bytes : in_.world.gather(std::to_string(gpu.memory_bytes - gpu.resident_bytes)))
+      least = std::min<int64_t>(least, std::stoll(bytes));
+    limits.memory_bytes = least;
+    return limits;
   }
 
   void train_wave(LossCurve& curve, const TeacherSource& teacher, const BldPart& part, const std::string& suffix) {

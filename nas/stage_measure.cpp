@@ -7,6 +7,7 @@
 #include "kernels/cuda_devices.h"
 #include "nas/evaluation_file.h"
 #include "nas/hardware_file.h"
+#include "nas/interruption.h"
 #include "nas/run_files.h"
 #include "nas/stages.h"
 #include "puzzle/quiet_timer.h"
@@ -86,6 +87,7 @@ class ScenarioMeasurement {
                    time([&] { return measure_subblock(choice, config_, scenario_, options_, in_.ctx); });
       });
       if (known_.size() > before) save();
+      stop_if_interrupted(fmt::format("behind what is measured of {}", scenario_.name));
       progress.update(double(i + 1));
     }
   }

@@ -5,23 +5,67 @@
 #include <chrono>
 #include <cmath>
 #include <cstring>
+#include <nlohmann/json.hpp>
 
 #include "blocks/file.h"
+#include "nas/interruption.h"
 #include "nas/ranks.h"
 #include "nas/units.h"
 
 namespace tangram {
 namespace {
 
-constexpr int kOrderTag = 200;
+constexpr int kOrderTag = 200, kWishTag = 201;
+constexpr double kProgressFileSeconds = 3;
 
 /// What all ranks do behind a step.
-enum class Order : char { go_on = 'g', checkpoint = 'c' };
+enum class Order : char { go_on = 'g', checkpoint = 'c', stop = 's' };
+
+/// Every rank but the leader sends it exactly one wish: to stop, as soon as it is asked to; or none, at the end.
+class Wishes {
+ public:
+  Wishes(Communicator* world) : world_(world) {
+    if (!world || world->rank() > 0) return;
+    stop_.resize(size_t(world->size() - 1));
+    for (size_t r = 0; r < stop_.size(); ++r)
+      wishes_.push_back(world->receive(view_of(&stop_[r], 1, 1), static_cast<int>(r) + 1, kWishTag));
+  }
+
+  /// Of another rank than the leader.
+  void tell(bool stop) {
+    if (told_ || !world_ || world_->rank() == 0) return;
+    const uint8_t wish = stop;
+    world_->send(view_of(const_cast<uint8_t*>(&wish), 1, 1), 0, kWishTag).wait();
+    told_ = true;
+  }
+  /// Of the leader: whether another rank is known to wish it.
+  bool stop() const {
+    for (size_t r = 0; r < wishes_.size(); ++r)
+      if (wishes_[r].finished() && stop_[r]) return true;
+    return false;
+  }
+  /// All ranks call it behind their last step.
+  void end() {
+    tell(false);
+    for (Pending& wish : wishes_) wish.wait();
+  }
+
+ private:
+  Communicator* const world_;
+  std::vector<uint8_t> stop_;  // of rank 1 on
+  std::vector<Pending> wishes_;
+  bool told_ = false;
+};
 
 class Loop {
  public:
   Loop(const TrainingRun& run, LossCurve& curve, Console& console, Context& ctx)
-      : run_(run), curve_(curve), console_(console), ctx_(ctx), folder_(run.checkpoints, checkpoint_options(run)) {}
+      : run_(run),
+        curve_(curve),
+        console_(console),
+        ctx_(ctx),
+        folder_(run.checkpoints, checkpoint_options(run)),
+        wishes_(run.world) {}
 
   void operator()() {
     curve_.values.assign(curve_.columns.size() * static_cast<size_t>(run_.steps), 0.0f);
@@ -33,17 +77,24 @@ class Loop {
       run_.start();
     }
     Progress progress(console_, run_.label, "tokens", double(run_.steps * run_.tokens_per_step),
-                      double(first * run_.tokens_per_step));
-    last_checkpoint_ = Clock::now();
-    for (int64_t step = first; step < run_.steps; ++step) {
-      const bool is_last = step + 1 == run_.steps;
+                      double(first * run_.tokens_per_step), LogLines::each_second);
+    first_step_ = first;
+    start_ = last_checkpoint_ = Clock::now();
+    bool stop = false;
+    for (int64_t step = first; step < run_.steps && !stop; ++step) {
       const Order order = order_behind(step);
+      stop = order == Order::stop;
+      const bool is_last = stop || step + 1 == run_.steps;
       const std::vector<float> row = run_.step(step, is_last);
       CHECK(row.size() == curve_.columns.size(), "{} numbers for {} columns", row.size(), curve_.columns.size());
       for (size_t c = 0; c < row.size(); ++c) *curve_value(c, step) = row[c];
-      progress.update(double((step + 1) * run_.tokens_per_step), run_.note(row));
+      const std::string note = run_.note(row);
+      progress.update(double((step + 1) * run_.tokens_per_step), note);
+      if (leads()) write_progress(step + 1, note);
       if (is_last || order == Order::checkpoint) write_checkpoint(step + 1);
+      if (stop && step + 1 < run_.steps) return end_early(step + 1);
     }
+    wishes_.end();
     folder_.finish();
     gather_curve();
   }
@@ -98,13 +149,48 @@ class Loop {
     last_checkpoint_ = Clock::now();
   }
 
+  [[noreturn]] void end_early(int64_t steps_done) {
+    wishes_.end();
+    folder_.finish();
+    if (ranks() > 1) run_.world->barrier();  // the checkpoint is whole before any rank says so
+    throw interrupted(fmt::format("behind step {} of {} of {}", steps_done, run_.steps, run_.label));
+  }
+
+  /// For `tangram status`. What goes wrong with it ends no training.
+  void write_progress(int64_t steps_done, const std::string& note) {
+    const auto now = Clock::now();
+    if (steps_done > first_step_ + 1 && steps_done < run_.steps &&
+        std::chrono::duration<double>(now - wrote_progress_).count() < kProgressFileSeconds)
+      return;
+    wrote_progress_ = now;
+    const double seconds = std::chrono::duration<double>(now - start_).count();
+    const double steps_per_second = double(steps_done - first_step_) / std::max(seconds, 1e-9);
+    const nlohmann::ordered_json progress = {
+        {"label", run_.label},
+        {"step", steps_done},
+        {"steps", run_.steps},
+        {"tokens_per_second", steps_per_second * double(run_.tokens_per_step)},
+        {"seconds_left", double(run_.steps - steps_done) / steps_per_second},
+        {"note", note},
+        {"ranks", ranks()},
+        {"written_at", std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count()}};
+    try {
+      write_file_atomically(run_.checkpoints.parent_path() / "progress.json", progress.dump(2) + "\n");
+    } catch (const Error&) {
+    }
+  }
+
   /// The leader decides, by its own clock, and the others hear of it before they begin the step.
   Order order_behind(int64_t step) {
     if (ranks() > 1) run_.world->set_label(fmt::format("{}, step {}", run_.label, step));
-    if (!leads()) return static_cast<Order>(run_.world->receive_string(0, kOrderTag).at(0));
+    if (!leads()) {
+      if (!interruption().empty()) wishes_.tell(true);
+      return static_cast<Order>(run_.world->receive_string(0, kOrderTag).at(0));
+    }
     const std::chrono::duration<double> since = Clock::now() - last_checkpoint_;
     const bool is_due = folder_.poll() && since.count() >= run_.checkpoint_seconds;
-    const Order order = is_due ? Order::checkpoint : Order::go_on;
+    Order order = is_due ? Order::checkpoint : Order::go_on;
+    if (!interruption().empty() || wishes_.stop()) order = Order::stop;
     std::vector<Pending> orders;
     for (int r = 1; r < ranks(); ++r)
       orders.push_back(run_.world->send(std::string(1, static_cast<char>(order)), r, kOrderTag));
@@ -135,7 +221,9 @@ class Loop {
   Console& console_;
   Context& ctx_;
   CheckpointFolder folder_;
-  Clock::time_point last_checkpoint_;
+  Wishes wishes_;
+  int64_t first_step_ = 0;
+  Clock::time_point start_, last_checkpoint_, wrote_progress_;
 };
 
 }  // namespace

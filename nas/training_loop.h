@@ -39,6 +39,10 @@ struct TrainingRun {
 /// one at the end. A killed run that is called again ends with the same bytes. `curve.columns` is given; its values are
 /// filled on the leader. Processes need not be at the same step: the leader tells the others of each step what to do
 /// behind it, and none waits for another but for its data.
+///
+/// Asked to end (nas/interruption.h), whichever rank is, all write a checkpoint behind the step that the leader begins
+/// next and throw the Error of that. Beside the folder of checkpoints, progress.json tells every few seconds how far
+/// the run is.
 void run_training(const TrainingRun& run, LossCurve& curve, Console& console, Context& ctx);
 
 /// `step,<column>,…` lines.

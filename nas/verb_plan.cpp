@@ -6,6 +6,7 @@
 #include "nas/hardware_file.h"
 #include "nas/model_verbs.h"
 #include "nas/plan.h"
+#include "nas/plan_ranks.h"
 #include "nas/plan_serving.h"
 
 namespace tangram {
@@ -15,6 +16,7 @@ namespace fs = std::filesystem;
 
 struct Options {
   std::string config, run_dir, gpu, disk, hardware;
+  int64_t gpus = 0;
   std::vector<std::string> overrides;
 };
 
@@ -57,6 +59,11 @@ void run_plan(const Options& o, const VerbInput& in) {
     return;
   }
   const PlanMachine machine = machine_of(o, config, in);
+  if (o.gpus > 0) {
+    const RanksPlan plan = plan_ranks(config, teacher, machine, o.gpus);
+    fmt::print(in.out, "{}", in.json ? ranks_json(plan, machine) : ranks_text(plan, machine));
+    return;
+  }
   const RunPlan plan = plan_run(config, teacher, machine);
   fmt::print(in.out, "{}", in.json ? plan_json(plan, machine) : plan_text(plan, machine));
   std::fflush(in.out);
@@ -72,6 +79,11 @@ std::function<void(const VerbInput&)> add_plan(CLI::App& app) {
   app.add_option("--gpu", o->gpu,
                  "The GPU to plan for; if none, this machine's processor, or with --device cuda its GPU")
       ->check(CLI::IsMember(known_gpu_names()));
+  app.add_option(
+         "--gpus", o->gpus,
+         "Plan distillation, breadth first, on so many of them: the grid of stages and replicas that a run on as "
+         "many ranks chooses, its memory, traffic and time, by a simulation of its steps")
+      ->check(CLI::Range(1, 1 << 20));
   app.add_option(
          "--hardware", o->hardware,
          "Plan serving instead: what the teacher and students of twice its speed reach on this hardware, by the "

@@ -239,7 +239,7 @@ TEST_P(DamagedCheckpoint, FallsBackToTheOneBefore) {
   expect_newest(2);
   damage.apply(folder / "step-2" / damage.file);
   expect_newest(1, damage.found);
-  EXPECT_THAT(CheckpointFolder(folder).newest()->passed_over[0], HasSubstr((folder / "step-2").string()));
+  EXPECT_THAT(CheckpointFolder(folder).newest()->passed_over, ElementsAre(HasSubstr((folder / "step-2").string())));
   // The next whole one replaces it, and that of step 1 stays.
   CheckpointFolder checkpoints(folder);
   ASSERT_TRUE(checkpoints.newest());
@@ -444,8 +444,8 @@ TEST_F(CheckpointRanksTest, RanksWriteWhenTheyGetThereAndTheLastMakesItWhole) {
     const State state(step);
     first.write(step, state.of(0, 2), {}, own_context);
     while (!fs::exists(folder / fmt::format("step-{}/part-0.json", step))) std::this_thread::yield();
-    for (int i = 0; i < 20; ++i) {
-      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    for (int i = 0; i < 20; ++i) {  // until its folder is synced, too
+      std::this_thread::sleep_for(std::chrono::milliseconds(10));
       EXPECT_FALSE(first.poll());
     }
     EXPECT_EQ(newest_of_a_copy(), step - 1);

@@ -32,7 +32,7 @@ TEST(Progress, LogLinesBecomeRarer) {
   double now = 0;
   std::vector<double> times;
   {
-    Progress progress(console, "distill", "tokens", 1e6, 0, [&] { return now; });
+    Progress progress(console, "distill", "tokens", 1e6, 0, LogLines::ever_fewer, [&] { return now; });
     size_t lines = 0;
     for (; now <= 1000; now += 1) {
       progress.update(now);
@@ -47,12 +47,24 @@ TEST(Progress, LogLinesBecomeRarer) {
   EXPECT_EQ(log.text().find('\x1b'), std::string::npos);
 }
 
+TEST(Progress, LogHasALineAStepButNotMoreThanOneASecond) {
+  Capture log;
+  Console console(log.file, false, false);
+  double now = 0;
+  Progress progress(console, "distill", "tokens", 100, 0, LogLines::each_second, [&] { return now; });
+  for (const double at : {2.0, 2.5, 2.9, 3.0, 5.0}) now = at, progress.update(10 * at);
+  EXPECT_EQ(log.text(),
+            "distill: 20%, 20 of 100 tokens, 10 tokens/s, 8 s left\n"
+            "distill: 30%, 30 of 100 tokens, 10 tokens/s, 7 s left\n"
+            "distill: 50%, 50 of 100 tokens, 10 tokens/s, 5 s left\n");
+}
+
 TEST(Progress, TerminalRedrawsOneLineAndTakesItAway) {
   Capture terminal;
   Console console(terminal.file, true, false);
   double now = 0;
   {
-    Progress progress(console, "score", "variants", 4, 0, [&] { return now; });
+    Progress progress(console, "score", "variants", 4, 0, LogLines::ever_fewer, [&] { return now; });
     progress.update(0);
     now = 0.05;
     progress.update(1);  // too soon to redraw
