@@ -32,10 +32,11 @@ wait_for_step() {
   step=
 }
 
-# Back into the queue. Does not return: Slurm ends this shell.
+# Back into the queue. Does not return: Slurm ends this shell, with a SIGTERM that is not to be waited for.
 requeue() {
   say "$*; back into the queue"
-  trap '' TERM  # which Slurm sends it then
+  trap '' USR1
+  trap - TERM
   scontrol requeue "$SLURM_JOB_ID" || exit "$code"
   sleep 60
   exit "$code"

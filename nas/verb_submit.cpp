@@ -6,8 +6,10 @@
 
 #include "blocks/file.h"
 #include "nas/digest.h"
+#include "nas/distill_grid.h"
 #include "nas/job_chain.h"
 #include "nas/model_verbs.h"
+#include "nas/plan.h"
 #include "nas/program.h"
 #include "nas/site.h"
 #include "nas/stages.h"
@@ -26,17 +28,22 @@ struct Options {
 };
 
 /// How many processes a stage gets of those that the chain may use.
-int64_t ranks_of_stage(std::string_view name, int64_t most) {
-  const std::span<const Stage> stages = all_stages();
-  const auto stage = std::find_if(stages.begin(), stages.end(), [&](const Stage& s) { return s.name == name; });
-  return stage != stages.end() && stage->on_ranks ? most : 1;
+int64_t ranks_of_stage(const Stage& stage, const SearchConfig& config, int64_t most) {
+  const bool one_layer_at_a_time = stage.name == "distill" && config.distill.order == DistillOrder::depth_first;
+  return stage.on_ranks && !one_layer_at_a_time ? most : 1;
 }
 
-std::vector<ChainJob> sized_chain(const Options& o, const Site& site) {
+/// Throws Error (bad_input), now and not when the job has waited for its turn, if there are more processes than work.
+std::vector<ChainJob> sized_chain(const Options& o, const SearchConfig& config, const Site& site) {
   const int64_t most = o.ranks > 0 ? o.ranks : (o.nodes > 0 ? o.nodes : site.nodes) * site.ranks_per_node;
   std::vector<ChainJob> jobs = job_chain();
-  for (ChainJob& job : jobs)
-    for (const std::string& stage : job.stages) job.ranks = std::max(job.ranks, ranks_of_stage(stage, most));
+  for (const Stage& stage : all_stages()) {
+    const int64_t ranks = ranks_of_stage(stage, config, most);
+    if (stage.name == "distill" && ranks > 1) distill_grid(config, teacher_shape(config), ranks, {});
+    for (ChainJob& job : jobs)
+      if (std::find(job.stages.begin(), job.stages.end(), stage.name) != job.stages.end())
+        job.ranks = std::max(job.ranks, ranks);
+  }
   return jobs;
 }
 
@@ -78,7 +85,7 @@ class Submission {
  public:
   Submission(const Options& o, const VerbInput& in, const SearchConfig& config)
       : o_(o), in_(in), config_(config), site_(read_site(site_file(o.site, o.config))), home_(home_folder()) {
-    jobs_ = sized_chain(o, site_);
+    jobs_ = sized_chain(o, config, site_);
   }
 
   void print() const {

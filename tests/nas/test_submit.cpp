@@ -7,10 +7,12 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 
+#include "blocks/checkpoint.h"
 #include "blocks/file.h"
 #include "nas/job_chain.h"
 #include "nas/program.h"
 #include "tests/nas/command_line.h"
+#include "tests/small_model.h"
 
 namespace tangram {
 namespace {
@@ -24,10 +26,13 @@ class SubmitTest : public testing::Test {
     fs::remove_all(folder);
     fs::create_directories(folder / "teacher");
     fs::create_directories(folder / "bin");
-    write_file_atomically(folder / "teacher/config.json", "{}");
+    const Model teacher = make_model(small_config(), teacher_architecture(small_config()), DType::f32);
+    fill_random(teacher, 3);
+    save_model(folder / "teacher", teacher);
     write_file_atomically(folder / "text", "text");
     write_file_atomically(folder / "c.yaml",
-                          "teacher: teacher\ndata: {train: [text], validation: [text]}\nrun_dir: run\n");
+                          "teacher: teacher\ndata: {train: [text], validation: [text]}\nrun_dir: run\n"
+                          "search_space: {attention: [linear], ffn: [0.5]}\ndistill: {micro_batches: 4, shards: 4}\n");
     write_file_atomically(folder / "site.yaml",
                           "partition: main\naccount: none\ngpus: none\nranks_per_node: 2\ncpus_per_rank: 1\n"
                           "time_limit: 10 min\nlauncher: srun --mpi=pmix\n");
@@ -133,6 +138,17 @@ TEST_F(SubmitTest, RefusesASecondChainInTheSameRun) {
   EXPECT_THAT(second.err, HasSubstr("scancel 102 103"));
   write_file_atomically(folder / "queue", "101 COMPLETED None\n102 CANCELLED None\n");
   EXPECT_EQ(call({"submit", config}).code, 0);
+}
+
+TEST_F(SubmitTest, RefusesMoreProcessesThanWork) {
+  const Outcome outcome = call({"submit", config, "--ranks", "1000"});
+  EXPECT_EQ(outcome.code, 2);
+  EXPECT_THAT(outcome.err, HasSubstr("1000"));
+  EXPECT_TRUE(lines_of("sbatch.log").empty());
+  // Depth first takes one process, whatever there is.
+  const Outcome one = call({"submit", config, "--ranks", "1000", "--set", "distill.order=depth_first"});
+  EXPECT_EQ(one.code, 0) << one.err;
+  EXPECT_EQ(read_jobs(run)[1].ranks, 1);
 }
 
 TEST_F(SubmitTest, WithoutSlurmSaysWhatToDo) {

@@ -5,7 +5,7 @@
 #
 # Every node is a slurmd of its own, with its own port, spool and folder for PMIx. Needs root (munged and slurmd run as
 # the user who starts jobs) and Debian's packages:
-slurm_packages=(munge slurmctld slurmd slurm-client slurm-wlm-basic-plugins)
+slurm_packages=(munge slurmctld slurmd slurm-client slurm-wlm-basic-plugins procps)
 
 reason_to_skip() {
   [ "$(id -u)" -eq 0 ] || { echo "a cluster of virtual nodes needs root"; return; }

@@ -16,18 +16,24 @@ case=${1:?CASE: kill, cancel, usr1, rank, node, disk or corrupt}
 stage=${2:-distill}
 trains=  # whether the stage has steps and checkpoints of its own
 [[ $stage != distill && $stage != uptrain ]] || trains=1
-[ -z "$trains" ] || settings=(--set "$stage.tokens=122880")  # time for something to happen
+[ -z "$trains" ] || settings=(--set "$stage.tokens=81920")  # time for something to happen
 
+has_begun() { grep -qs "^$stage: not run yet" "$run"/logs/*.log; }
 wait_for_stage() { # CHECKPOINTS, of which the oldest is to be found again
   if [ -n "$trains" ]; then
     wait_for_checkpoint "$stage" "$1"
     kept=$(checkpoints "$stage" | tail -n "$1" | head -n 1)
   else
-    wait_until "begin of $stage" grep -qs "^$stage: not run yet" "$run"/logs/*.log
+    wait_until "begin of $stage" has_begun
   fi
 }
 
-log_of_stage() { cat "$run"/logs/tangram-"$stage"-*.log 2>/dev/null; }
+log_of_stage() { # of all its jobs, in their order
+  local file
+  for file in $(ls -v "$run/logs"); do
+    [[ $file != tangram-$stage-* ]] || cat "$run/logs/$file"
+  done
+}
 
 # The processes of this run's stage; launchers have the same words in their command line.
 processes() {

@@ -68,12 +68,9 @@ submit() {
   "$tangram" submit "$config" "${settings[@]}" --nodes "$nodes" --run-dir "$run" || fail "tangram submit"
 }
 
-job_of() { # NAME of a job of the chain
-  /usr/bin/python3 -c 'import json, sys
-print(next(j["id"] for j in json.load(open(sys.argv[1]))["jobs"] if j["name"] == sys.argv[2]))' "$run/jobs.json" "$1"
-}
-all_jobs() { /usr/bin/python3 -c 'import json, sys
-print(*[j["id"] for j in json.load(open(sys.argv[1]))["jobs"]])' "$run/jobs.json"; }
+submitted() { awk -F'"' '$2 == "name" { name = $4 } $2 == "id" { print name, $4 }' "$run/jobs.json"; }
+job_of() { submitted | sed -n "s/^$1 //p"; } # NAME of a job of the chain
+all_jobs() { submitted | cut -d ' ' -f 2; }
 
 wait_until() { # WHAT COMMAND...
   local what=$1 start=$SECONDS
