@@ -25,7 +25,10 @@ launcher: srun --mpi=pmix
 
 class SiteTest : public testing::Test {
  protected:
-  void SetUp() override { fs::create_directories(folder); }
+  void SetUp() override {
+    fs::remove_all(folder);
+    fs::create_directories(folder);
+  }
   Site read(const std::string& text) {
     write_file_atomically(folder / "site.yaml", text);
     return read_site(folder / "site.yaml");
