@@ -8,6 +8,7 @@
 #include "blocks/safetensors.h"
 #include "blocks/sha256.h"
 #include "nas/digest.h"
+#include "nas/interruption.h"
 #include "nas/plan.h"
 #include "nas/ranks.h"
 #include "nas/run_files.h"
@@ -92,6 +93,8 @@ class Scoring {
     SharedWork work(in_.world);
     score_pieces(share_of(missing));
     work.finish();
+    for (const std::string& signal : in_.world.gather(std::string(interruption())))
+      if (!signal.empty()) throw interrupted("behind the pieces of score that are done");
     if (leads(in_.world)) wait_for_files();
     return samples_;
   }
@@ -205,7 +208,9 @@ class Scoring {
           for (const double v : sequence) values.push_back(static_cast<float>(v));
       done += piece->cost;
       progress.update(double(samples_.sequences) * done / cost);
-      keep(*piece, std::move(values), piece == mine.back());
+      const bool stops = !interruption().empty();
+      keep(*piece, std::move(values), stops || piece == mine.back());
+      if (stops) return;
     }
   }
 
