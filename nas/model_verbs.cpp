@@ -26,7 +26,7 @@ std::span<const ModelVerb> all_model_verbs() {
        add_submit},
       {"status", "Show how far a run is, from its files", "tangram status runs/tiny", add_status},
       {"doctor", "Say on what a job or this process runs, how fast its links are, and what is wrong",
-       "srun --mpi=pmix tangram doctor --folder runs", add_doctor},
+       "tangram doctor\n  srun --mpi=pmix tangram doctor --folder runs", add_doctor},
   };
   return kVerbs;
 }

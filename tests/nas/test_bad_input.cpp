@@ -192,7 +192,8 @@ TEST_F(BadInput, Yaml) {
 }
 
 TEST_F(BadInput, TextShorterThanABatch) {
-  const Outcome outcome = call({"run", "c.yaml", "--quiet", "--set", "distill.batch_tokens=64"});
+  const Outcome outcome =
+      call({"run", "c.yaml", "--quiet", "--set", "distill.batch_tokens=64", "--set", "search_space.ffn=[linear]"});
   EXPECT_EQ(outcome.err,
             "tangram: r/tokens/train/tokens-00000.safetensors: 24 tokens are fewer than one batch of 64; "
             "give more text or smaller batches\n");
