@@ -147,8 +147,14 @@ void on_all_ranks(const std::function<void(Communicator&)>& work) {
 }
 
 void add_stage_verb(CommandLine& line, std::string_view name, std::string_view summary, std::span<const Stage> stages,
-                    std::string_view only) {
-  CLI::App& verb = line.add_verb(name, summary, fmt::format("tangram {} configs/quickstart.yaml", name));
+                    std::string_view only, bool has_namesake = false) {
+  std::string example = fmt::format("tangram {} configs/quickstart.yaml", name);
+  if (has_namesake)
+    example += fmt::format(
+        "\n\nWithout a config, on a file or folder of your own, it is another verb: "
+        "tangram {} FILE_OR_FOLDER --help",
+        name);
+  CLI::App& verb = line.add_verb(name, summary, example);
   add_run_options(verb, line.run);
   verb.add_flag("--again", line.run.again,
                 only == "measure" ? "Measure what is known, too" : "Run what is complete, too");
@@ -189,7 +195,8 @@ void add_verbs(CommandLine& line, const std::vector<std::string>& arguments, std
   const bool model = means_model(arguments);
   add_stage_verb(line, "run", "Run all stages of a search, from where it stands", stages, "");
   for (const Stage& stage : stages)
-    if (!model || !on_model(stage.name)) add_stage_verb(line, stage.name, stage.summary, stages, stage.name);
+    if (!model || !on_model(stage.name))
+      add_stage_verb(line, stage.name, stage.summary, stages, stage.name, on_model(stage.name));
   for (const ModelVerb& model_verb : model_verbs) {
     if (!model && is_stage(model_verb.name)) continue;
     CLI::App& verb = line.add_verb(model_verb.name, model_verb.summary, model_verb.example);

@@ -128,7 +128,17 @@ class CsvReader {
       if (std::find(names.begin(), names.end(), first) == names.end()) fail("column '{}': no metric '{}'", name, first);
       return {Field::standard_error, metric_called(first)};
     }
+    refuse_slip(last, name);
     return {Field::value, metric_called(name)};
+  }
+
+  /// A metric whose name is nearly that of another column is a slip, which would leave that column out.
+  void refuse_slip(const std::string& last, const std::string& column) const {
+    std::vector<std::string> known{"layer", "layers", "attention", "ffn", "teacher", "parameters", "standard_error"};
+    known.insert(known.end(), kCostNames.begin(), kCostNames.end());
+    if (const std::string nearest = nearest_name(last, known); !nearest.empty())
+      fail("no column '{}'; did you mean '{}'? A metric must not be called nearly like another column", column,
+           nearest);
   }
 
   size_t metric_called(const std::string& name) {
@@ -210,6 +220,9 @@ class CsvReader {
         case Field::cost:
           if (column.cost != Cost::workspace)
             cost_in(row.costs[column.index], column.cost) = cell(field, report_.missing_costs);
+          else if (!field.empty())
+            fail("column 'workspace_bytes': found '{}'; must be empty for a layer: the row 'outside' has that of all",
+                 field);
           break;
       }
     }

@@ -99,6 +99,10 @@ TEST_F(ScoreCsv, WhatIsWrongIsRefusedWithItsPlace) {
   EXPECT_EQ(refused("gqa_2,,1", "gqa_2,,yes"), ":3: column 'teacher': found 'yes'; must be 1 or 0");
   EXPECT_THAT(refused("0,no_op,", "-1,no_op,"), HasSubstr("layers from -1 on"));
   EXPECT_THAT(refused("0,no_op,", "0,gqa_2,"), HasSubstr("is there twice"));
+  EXPECT_THAT(refused("chat.decode_seconds", "chat.decode_secnds"),
+              HasSubstr(":1: no column 'chat.decode_secnds'; did you mean 'decode_seconds'?"));
+  EXPECT_THAT(refused("chat.decode_seconds", "chat.workspace_bytes"),
+              HasSubstr(":3: column 'workspace_bytes': found '1'"));
   EXPECT_EQ(refused("outside,,,,,,0.75", "outside,,,,,,"), "");  // then the teacher's rows say it
   meaning.scenarios.clear();
   EXPECT_THAT(refused("nan", "nan"), HasSubstr("column 'chat.weight_bytes' is a cost, and no scenario is given"));

@@ -7,10 +7,12 @@
 # the user who starts jobs) and Debian's packages:
 slurm_packages=(munge slurmctld slurmd slurm-client slurm-wlm-basic-plugins procps)
 
+install=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)/jobs/install.sh  # also after another cd
+
 reason_to_skip() {
   [ "$(id -u)" -eq 0 ] || { echo "a cluster of virtual nodes needs root"; return; }
   getent hosts "$(hostname -s)" >/dev/null || { echo "this machine's name, $(hostname -s), has no address"; return; }
-  "$(dirname "${BASH_SOURCE[0]}")/../../jobs/install.sh" "${slurm_packages[@]}" >&2 ||
+  "$install" "${slurm_packages[@]}" >&2 ||
     echo "packages are missing: ${slurm_packages[*]}"
 }
 
