@@ -90,14 +90,8 @@ class GridSearch {
                            replacements_[place].name());
     const auto found = known_bytes_.find(shape);
     if (found != known_bytes_.end()) return found->second;
-    Arena layer = Arena::planner(limits_.device);
-    for (const Subblock s : {Subblock::attention, Subblock::ffn})
-      make_weights(teacher_choice(s, teacher_), teacher_, dtype(), layer);
-    const int64_t embedding = part.begin == 0 ? teacher_.vocab_size * teacher_.hidden_size * size_of(dtype()) : 0;
-    const BldPlan plan = BldTrainer::plan(planned_teacher(teacher_, dtype(), limits_.device), replacements_, options_,
-                                          part, batch_, limits_.device, 0);
     return known_bytes_[shape] =
-               plan.memory_bytes() + plan.scratch_bytes + embedding + (part.end - part.begin) * layer.used_bytes();
+               rank_needs(grid, wave, stage, replacements_, config_, teacher_, limits_.device).bytes();
   }
 
   [[noreturn]] void refuse(int64_t ranks) const {
@@ -164,6 +158,20 @@ BldPart planned_part(const DistillGrid& grid, size_t wave, size_t stage) {
     part.next_rank = first + replicas;
   }
   return part;
+}
+
+RankNeeds rank_needs(const DistillGrid& grid, size_t wave, size_t stage, std::span<const Replacement> replacements,
+                     const SearchConfig& config, const ModelConfig& teacher, Device device) {
+  const DType dtype = config.distill.training.dtype;
+  const BldOptions options = bld_options(config);
+  const BldPart part = planned_part(grid, wave, stage);
+  Arena layer = Arena::planner(device);
+  for (const Subblock s : {Subblock::attention, Subblock::ffn})
+    make_weights(teacher_choice(s, teacher), teacher, dtype, layer);
+  const int64_t embedding = part.begin == 0 ? teacher.vocab_size * teacher.hidden_size * size_of(dtype) : 0;
+  return {.teacher_bytes = (part.end - part.begin) * layer.used_bytes() + embedding,
+          .plan = BldTrainer::plan(planned_teacher(teacher, dtype, device), replacements, options, part,
+                                   blank_batch(options.batch_tokens, config.data.sequence_length), device, 0)};
 }
 
 BldPart part_of(const DistillGrid& grid, size_t wave, Communicator& world, Communicator& replicas) {

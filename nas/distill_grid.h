@@ -44,4 +44,14 @@ BldPart part_of(const DistillGrid& grid, size_t wave, Communicator& world, Commu
 /// The same of a stage's first replica in planning, which has no communicators.
 BldPart planned_part(const DistillGrid& grid, size_t wave, size_t stage);
 
+/// What a stage's first replica takes in a wave, laid out without computing.
+struct RankNeeds {
+  int64_t teacher_bytes = 0;  ///< its layers, and the embedding where they begin with the first
+  BldPlan plan;
+
+  int64_t bytes() const { return teacher_bytes + plan.memory_bytes() + plan.scratch_bytes; }
+};
+RankNeeds rank_needs(const DistillGrid& grid, size_t wave, size_t stage, std::span<const Replacement> replacements,
+                     const SearchConfig& config, const ModelConfig& teacher, Device device);
+
 }  // namespace tangram

@@ -114,34 +114,24 @@ class RanksPlanner {
   }
 
   StagePlan heaviest_rank(const SearchConfig& config, const DistillGrid& grid) const {
-    StagePlan most;
-    const TrainingConfig& training = config.distill.training;
     const std::vector<Replacement> replacements = trained_replacements(config, teacher_);
-    Arena layer = Arena::planner(gpu_.device);
-    for (const Subblock s : {Subblock::attention, Subblock::ffn})
-      make_weights(teacher_choice(s, teacher_), teacher_, training.dtype, layer);
+    RankNeeds most;
     for (size_t s = 0; s < grid.stages.size(); ++s)
       for (size_t w = 0; w < grid.waves.size(); ++w) {
-        // Whole stages, but only those of unlike shape differ: the first, a middle and the last stand for all.
-        if (s > 1 && s + 1 < grid.stages.size()) continue;
-        const BldPart part = planned_part(grid, w, s);
-        const BldPlan needs = BldTrainer::plan(
-            planned_teacher(teacher_, training.dtype, gpu_.device), replacements, bld_options(config), part,
-            blank_batch(training.batch_tokens / training.micro_batches, config.data.sequence_length), gpu_.device, 0);
-        StagePlan stage;
-        const int64_t embedding =
-            part.begin == 0 ? teacher_.vocab_size * teacher_.hidden_size * size_of(training.dtype) : 0;
-        stage.memory = {{"teacher's layers", (part.end - part.begin) * layer.used_bytes() + embedding},
-                        {"variants' parameters", needs.weight_bytes},
-                        {"f32 masters and moments", needs.master_bytes + needs.moment_bytes},
-                        {"gradients", needs.gradient_arena_bytes[0] + needs.gradient_arena_bytes[1]},
-                        {"activations and links", needs.state_bytes + needs.work_bytes - needs.weight_bytes -
-                                                      needs.master_bytes - needs.moment_bytes},
-                        {"workspace of operations", needs.scratch_bytes},
-                        {"context and libraries", gpu_.resident_bytes}};
-        if (total_bytes(stage.memory) > total_bytes(most.memory)) most = stage;
+        const RankNeeds needs = rank_needs(grid, w, s, replacements, config, teacher_, gpu_.device);
+        if (needs.bytes() > most.bytes()) most = needs;
       }
-    return most;
+    const BldPlan& plan = most.plan;
+    const int64_t optimiser = plan.master_bytes + plan.moment_bytes;
+    StagePlan stage;
+    stage.memory = {{"teacher's layers", most.teacher_bytes},
+                    {"variants' parameters", plan.weight_bytes},
+                    {"f32 masters and moments", optimiser},
+                    {"gradients", plan.gradient_arena_bytes[0] + plan.gradient_arena_bytes[1]},
+                    {"activations and links", plan.state_bytes + plan.work_bytes - plan.weight_bytes - optimiser},
+                    {"workspace of operations", plan.scratch_bytes},
+                    {"context and libraries", gpu_.resident_bytes}};
+    return stage;
   }
 
   const SearchConfig& config_;

@@ -108,8 +108,7 @@ class Loop {
     options.max_snapshot_bytes = int64_t{sysconf(_SC_PHYS_PAGES)} * sysconf(_SC_PAGESIZE) / 4;
     if (!run.world || run.world->size() == 1) return options;
     options.max_snapshot_bytes /= ranks_on_node(*run.world);
-    options.ranks = {run.world->rank(), run.world->size(),
-                     [&run](const std::string& text) { return run.world->gather(text); }};
+    options.ranks = ranks_of(*run.world);
     return options;
   }
 

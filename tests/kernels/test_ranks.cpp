@@ -10,6 +10,8 @@
 #include <numeric>
 #include <thread>
 
+#include "tests/blocks/folder.h"
+
 // The Communicator on as many ranks as mpirun starts, each of which runs every test; alone the group of one. What every
 // rank sends is known to all, so each compares all that it gets.
 
@@ -18,16 +20,6 @@ namespace {
 
 using testing::HasSubstr;
 using namespace std::chrono_literals;
-
-template <class F>
-std::string message_of(F&& f) {
-  try {
-    f();
-  } catch (const Error& e) {
-    return e.what();
-  }
-  return "no Error";
-}
 
 std::vector<uint8_t> bytes_of(int rank, int64_t count) {
   std::vector<uint8_t> bytes(static_cast<size_t>(count));
