@@ -109,7 +109,7 @@ bool continues_character(char byte) { return (byte & 0xC0) == 0x80; }
 
 }  // namespace
 
-SplitPattern::SplitPattern(std::string_view pattern) {
+SplitPattern::SplitPattern(std::string_view pattern) : text_(pattern) {
   if (pattern.empty() || pattern.size() > kMaxPattern)
     throw bad_input("a pattern has 1 to {} bytes, this one {}", kMaxPattern, pattern.size());
   const std::string translated = Translator{pattern}.run();

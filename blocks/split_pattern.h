@@ -1,6 +1,7 @@
 #pragma once
 #include <chrono>
 #include <memory>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -24,8 +25,11 @@ class SplitPattern {
   /// Throws Error if the expression does not compile, uses something that is not accepted, or matches the empty text.
   explicit SplitPattern(std::string_view pattern);
 
+  const std::string& text() const { return text_; }
+
  private:
   friend class Splitter;
+  std::string text_;
   std::shared_ptr<const pcre2_real_code_8> code_;
 };
 

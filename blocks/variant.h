@@ -133,6 +133,8 @@ struct Choice {
   int64_t size = 0;
 
   std::string name() const;
+  /// Whether it is of the kind `name`: is("gqa") of gqa_4.
+  bool is(std::string_view kind) const { return variant->name == kind; }
   bool operator==(const Choice&) const = default;
 };
 

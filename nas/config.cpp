@@ -20,7 +20,6 @@ constexpr std::string_view kDecayNames[] = {"linear", "cosine"};
 constexpr std::string_view kOrderNames[] = {"breadth_first", "depth_first"};
 constexpr std::string_view kInitNames[] = {"prune", "least_squares", "random"};
 constexpr std::string_view kTargetNames[] = {"subblock", "block"};
-constexpr std::string_view kExportNames[] = {"huggingface"};
 
 }  // namespace
 

@@ -165,7 +165,9 @@ struct HardwareConfig {
 
   bool is_this() const { return file.empty() && name == "this"; }
 };
-enum class ExportFormat : uint8_t { huggingface };
+/// GGUF files have matrices as the student is stored, or in the type that is named.
+enum class ExportFormat : uint8_t { huggingface, gguf, gguf_f16, gguf_q8_0 };
+inline constexpr std::string_view kExportNames[] = {"huggingface", "gguf", "gguf_f16", "gguf_q8_0"};
 
 /// One search config, checked. The member initialisers are the defaults.
 struct SearchConfig {

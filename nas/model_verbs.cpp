@@ -14,6 +14,10 @@ std::span<const ModelVerb> all_model_verbs() {
        "tangram evaluate students/small --data valid.jsonl --teacher models/llama", add_evaluate},
       {"bench", "Measure a model's speed beside what this machine can do",
        "tangram bench models/llama --prompt-tokens 512 --output-tokens 64", add_bench},
+      {"export", "Write a model in another form, or say which servers run it",
+       "tangram export models/student --check all\n  tangram export models/student --format gguf_q8_0 --out "
+       "student.gguf",
+       add_export},
       {"inspect", "Show what is in a model folder, a score table or a run directory",
        "tangram inspect runs/quickstart/scores.h5", add_inspect},
       {"plan", "Say what memory, disk and time a search takes, without running it",

@@ -34,6 +34,7 @@ std::function<void(const VerbInput&)> add_logits(CLI::App& app);
 std::function<void(const VerbInput&)> add_generate(CLI::App& app);
 std::function<void(const VerbInput&)> add_evaluate(CLI::App& app);
 std::function<void(const VerbInput&)> add_bench(CLI::App& app);
+std::function<void(const VerbInput&)> add_export(CLI::App& app);
 std::function<void(const VerbInput&)> add_inspect(CLI::App& app);
 std::function<void(const VerbInput&)> add_plan(CLI::App& app);
 std::function<void(const VerbInput&)> add_search(CLI::App& app);

@@ -70,7 +70,7 @@ void add_least_squares(RunPlan& plan, std::span<const Replacement> replacements)
   for (const Replacement& r : replacements) {
     for (const Subblock s : {Subblock::attention, Subblock::ffn}) {
       if (!r.of(s) || *r.of(s) == teacher_choice(s, plan.teacher)) continue;
-      const bool is_linear = r.of(s)->variant->name == "linear", is_ffn = r.of(s)->variant->name == "ffn";
+      const bool is_linear = r.of(s)->is("linear"), is_ffn = r.of(s)->is("ffn");
       if (!is_linear && !is_ffn) continue;
       const double K = is_linear ? H : double(r.of(s)->size);
       plan.start_flops += K * K * K / 3 + 2 * K * K * H;

@@ -31,7 +31,12 @@ fs::path student_path(const fs::path& run_dir, const std::string& name) { return
 fs::path student_curve_path(const fs::path& run_dir, const std::string& name) {
   return run_dir / "students" / (name + ".csv");
 }
-fs::path export_path(const fs::path& run_dir, const std::string& name) { return run_dir / "export" / name; }
+fs::path export_path(const fs::path& run_dir, const std::string& name, ExportFormat format) {
+  const fs::path folder = run_dir / "export";
+  if (format == ExportFormat::huggingface) return folder / name;
+  const std::string_view type = kExportNames[static_cast<size_t>(format)].substr(std::string_view("gguf").size());
+  return folder / fmt::format("{}{}.gguf", name, type);
+}
 
 Model load_teacher(const SearchConfig& config, const fs::path& run_dir, DType dtype) {
   return load_model(teacher_path(config, run_dir), dtype);

@@ -20,7 +20,8 @@ std::filesystem::path architecture_path(const std::filesystem::path& run_dir, co
 std::filesystem::path frontier_path(const std::filesystem::path& run_dir, const std::string& target);
 std::filesystem::path student_path(const std::filesystem::path& run_dir, const std::string& name);
 std::filesystem::path student_curve_path(const std::filesystem::path& run_dir, const std::string& name);
-std::filesystem::path export_path(const std::filesystem::path& run_dir, const std::string& name);
+std::filesystem::path export_path(const std::filesystem::path& run_dir, const std::string& name,
+                                  ExportFormat format = ExportFormat::huggingface);
 
 /// The teacher of a run, mapped from its folder where it is stored in `dtype`.
 Model load_teacher(const SearchConfig& config, const std::filesystem::path& run_dir, DType dtype);

@@ -1,22 +1,24 @@
 #include "blocks/checkpoint.h"
 #include "nas/architecture_file.h"
+#include "nas/model_export.h"
 #include "nas/run_files.h"
 #include "nas/stages.h"
 
 namespace tangram {
 
 std::vector<std::filesystem::path> run_export(const StageInput& in) {
-  std::vector<std::filesystem::path> folders;
+  std::vector<std::filesystem::path> written;
+  const std::filesystem::path tokenizer = teacher_path(in.config, in.run_dir);
   for (const ChosenArchitecture& chosen : read_architectures(architecture_path(in.run_dir, "any").parent_path())) {
     if (!is_healed(chosen)) continue;
+    const Model student = load_model(student_path(in.run_dir, chosen.name));
     for (const ExportFormat format : in.config.exports) {
-      CHECK(format == ExportFormat::huggingface, "unknown export format");
-      folders.push_back(export_path(in.run_dir, chosen.name));
-      save_model(folders.back(), load_model(student_path(in.run_dir, chosen.name)),
-                 {.tokenizer_from = teacher_path(in.config, in.run_dir)});
+      written.push_back(export_path(in.run_dir, chosen.name, format));
+      export_model(written.back(), student, format,
+                   {.tokenizer_from = tokenizer, .name = chosen.name, .threads = in.ctx.threads}, in.console);
     }
   }
-  return folders;
+  return written;
 }
 
 }  // namespace tangram

@@ -25,7 +25,7 @@ double sensitivity(int64_t layer, int64_t layers, uint64_t seed) {
 double damage(const Choice& choice, const ModelConfig& config) {
   const bool is_attention = choice.variant->subblock == Subblock::attention;
   if (choice.variant->no_op) return is_attention ? 0.30 : 2.5;
-  if (choice.variant->name == "linear") return is_attention ? 0.25 : 1.0;
+  if (choice.is("linear")) return is_attention ? 0.25 : 1.0;
   const double full = double(is_attention ? config.num_key_value_heads : config.intermediate_size);
   const double kept = std::min(1.0, double(choice.size) / full);
   return is_attention ? 0.02 * std::log2(1 / kept) : 0.12 * (1 / (kept + 0.1) - 1 / 1.1);
