@@ -180,7 +180,7 @@ void GkdTrainer::exchange(std::vector<Message> messages, const std::vector<Messa
 
 std::vector<Message> GkdTrainer::stream_in(int64_t m) {
   if (part_.is_first()) return {};
-  const int previous = part_.rank_of(part_.stage - 1, part_.replicas.index);
+  const int previous = part_.grid().rank_of(part_.stage - 1, part_.replicas.index);
   std::vector<Message> messages{{Message::received, in_flight(m).input, previous, kStream}};
   if (teacher_) messages.push_back({Message::received, in_flight(m).teacher[0], previous, kTeacherStream});
   return messages;
@@ -188,7 +188,7 @@ std::vector<Message> GkdTrainer::stream_in(int64_t m) {
 
 std::vector<Message> GkdTrainer::stream_out(int64_t m) {
   if (part_.is_last()) return {};
-  const int next = part_.rank_of(part_.stage + 1, part_.replicas.index);
+  const int next = part_.grid().rank_of(part_.stage + 1, part_.replicas.index);
   std::vector<Message> messages{{Message::sent, stream_, next, kStream}};
   if (teacher_) messages.push_back({Message::sent, in_flight(m).teacher.back(), next, kTeacherStream});
   return messages;
@@ -196,12 +196,12 @@ std::vector<Message> GkdTrainer::stream_out(int64_t m) {
 
 std::vector<Message> GkdTrainer::gradient_in() {
   if (part_.is_last()) return {};
-  return {{Message::received, dx_, part_.rank_of(part_.stage + 1, part_.replicas.index), kGradient}};
+  return {{Message::received, dx_, part_.grid().rank_of(part_.stage + 1, part_.replicas.index), kGradient}};
 }
 
 std::vector<Message> GkdTrainer::gradient_out() {
   if (part_.is_first()) return {};
-  return {{Message::sent, dx_, part_.rank_of(part_.stage - 1, part_.replicas.index), kGradient}};
+  return {{Message::sent, dx_, part_.grid().rank_of(part_.stage - 1, part_.replicas.index), kGradient}};
 }
 
 void GkdTrainer::run_micro_batches(std::span<const Batch> batches) {
@@ -335,11 +335,11 @@ double& GkdTrainer::norm_number(size_t tensor) { return numbers_[numbers_.size()
 void GkdTrainer::add_tied_gradient() {
   if (!student_.config.tie_word_embeddings || part_.replicas.index != 0) return;
   if (part_.stages == 1) return add(embedding_grad_, embedding_grad_, head_grad_, ctx_);
-  if (part_.is_last()) exchange({{Message::sent, head_grad_, part_.rank_of(0, 0), kTiedGradient}});
+  if (part_.is_last()) exchange({{Message::sent, head_grad_, part_.grid().rank_of(0, 0), kTiedGradient}});
   if (!part_.is_first()) return;
   const ArenaScope scope(ctx_.scratch);
   const Tensor arrived = ctx_.scratch.tensor(embedding_grad_.rows, embedding_grad_.cols, DType::f32);
-  exchange({{Message::received, arrived, part_.rank_of(part_.stages - 1, 0), kTiedGradient}});
+  exchange({{Message::received, arrived, part_.grid().rank_of(part_.stages - 1, 0), kTiedGradient}});
   add(embedding_grad_, embedding_grad_, arrived, ctx_);
 }
 
@@ -387,8 +387,9 @@ GkdLosses GkdTrainer::losses_of_step() const {
 void GkdTrainer::share_updated_weights() {
   const bool tied = student_.config.tie_word_embeddings && part_.stages > 1 && part_.replicas.index == 0;
   if (tied && part_.is_first())
-    exchange({{Message::sent, student_.embedding.values, part_.rank_of(part_.stages - 1, 0), kTiedWeight}});
-  if (tied && part_.is_last()) exchange({{Message::received, student_.head.values, part_.rank_of(0, 0), kTiedWeight}});
+    exchange({{Message::sent, student_.embedding.values, part_.grid().rank_of(part_.stages - 1, 0), kTiedWeight}});
+  if (tied && part_.is_last())
+    exchange({{Message::received, student_.head.values, part_.grid().rank_of(0, 0), kTiedWeight}});
   const size_t count = part_.stages > 1 ? trainables_.size() : size_t(tensors_.count);
   share_weights(std::span(trainables_).first(count), owners_, part_.replicas, ctx_);
 }

@@ -5,6 +5,7 @@
 #include "blocks/model.h"
 #include "distill/dataset.h"
 #include "distill/model_part.h"
+#include "distill/rank_grid.h"
 #include "distill/replicas.h"
 
 namespace tangram {
@@ -40,11 +41,11 @@ struct GkdPart {
   int64_t begin = 0, end = 0;
   int64_t stage = 0, stages = 1;  ///< of the pipeline of parts
   Replicas replicas = {};         ///< that do the same on other micro-batches
-  Communicator* world = nullptr;  ///< rank = stage * replicas.count + replicas.index; null for one process, in planning
+  Communicator* world = nullptr;  ///< its ranks stand in grid(); null for one process, in planning
 
   bool is_first() const { return stage == 0; }
   bool is_last() const { return stage + 1 == stages; }
-  int rank_of(int64_t of_stage, int64_t replica) const { return static_cast<int>(of_stage * replicas.count + replica); }
+  RankGrid grid() const { return {stages, replicas.count}; }
 };
 
 /// Global knowledge distillation (Bercovich et al. 2024, arXiv:2411.19146, equation 1): the whole student learns from
