@@ -1,6 +1,7 @@
 #include "nas/distill_grid.h"
 
 #include <algorithm>
+#include <cmath>
 #include <map>
 
 #include "nas/stage_distill.h"
@@ -8,6 +9,8 @@
 
 namespace tangram {
 namespace {
+
+constexpr double kNearlyShortest = 1.01;
 
 /// Units `by_size` of a stage in so many waves, the largest first to the one with least state.
 std::vector<std::vector<size_t>> deal_out(std::vector<size_t> by_size, std::span<const BldUnit> units, size_t waves) {
@@ -64,6 +67,28 @@ class GridSearch {
     }
     if (best) return *best;
     refuse(ranks);
+  }
+
+  int64_t useful(int64_t most) const {
+    const auto step_of = [&](int64_t stages, int64_t replicas) {
+      return with(stages, replicas).slowest_flops(options_.micro_batches);
+    };
+    const auto most_stages = [&](int64_t replicas) { return std::min(most / replicas, std::ssize(start_.units)); };
+    const int64_t most_replicas = std::min(options_.shards, most);
+    double shortest = INFINITY;
+    for (int64_t replicas = 1; replicas <= most_replicas; replicas *= 2)
+      shortest = std::min(shortest, step_of(most_stages(replicas), replicas));
+    int64_t fewest = most;
+    for (int64_t replicas = 1; replicas <= most_replicas; replicas *= 2) {
+      int64_t enough = most_stages(replicas);
+      if (step_of(enough, replicas) > kNearlyShortest * shortest) continue;
+      for (int64_t few = 0; enough - few > 1;) {  // few stages are too few: more stages never make a step longer
+        const int64_t middle = (few + enough) / 2;
+        (step_of(middle, replicas) <= kNearlyShortest * shortest ? enough : few) = middle;
+      }
+      fewest = std::min(fewest, enough * replicas);
+    }
+    return fewest;
   }
 
  private:
@@ -179,6 +204,11 @@ double DistillGrid::wave_flops(size_t wave, int64_t micro_batches) const {
   for (const std::vector<size_t>& of_stage : waves[wave])
     for (const size_t u : of_stage) flops += units[u].flops;
   return flops * double(micro_batches);
+}
+
+int64_t useful_ranks(const SearchConfig& config, const ModelConfig& teacher, int64_t most) {
+  const GridSearch search(config, teacher, {}, {});
+  return search.useful(most);
 }
 
 DistillGrid distill_grid(const SearchConfig& config, const ModelConfig& teacher, int64_t ranks,

@@ -46,6 +46,9 @@ struct RankLimits {
 DistillGrid distill_grid(const SearchConfig& config, const ModelConfig& teacher, int64_t ranks,
                          const RankLimits& limits, std::span<const std::vector<size_t>> begun = {});
 
+/// With how many ranks, of at most so many, a step takes the shortest time; of those within 1 % of it the fewest.
+int64_t useful_ranks(const SearchConfig& config, const ModelConfig& teacher, int64_t most);
+
 /// What a rank of `world` does in a wave. `replicas` is the group of those of its stage.
 BldPart part_of(const DistillGrid& grid, size_t wave, Communicator& world, Communicator& replicas);
 
