@@ -59,9 +59,9 @@ struct GkdPart {
 ///
 /// Several processes share the work, each with a part. Micro-batches go down the stages and their gradients back up,
 /// one forward, one backward (1F1B, Narayanan et al. 2019, "PipeDream"): a stage that has d behind it holds the inputs
-/// of at most d + 1 micro-batches, and their hidden states of the teacher, and computes activations once more before
-/// the backward pass. A replica trains on the micro-batches with the numbers [index, index + 1) * micro_batches / count
-/// of each step, and owns some of the part's tensors: it alone has their optimiser state.
+/// of at most d + 2 micro-batches, of which one arrives meanwhile, and their hidden states of the teacher; activations
+/// are computed once more before the backward pass. A replica trains on the micro-batches with the numbers
+/// [index, index + 1) * micro_batches / count of each step, and owns some tensors: it alone has their optimiser state.
 ///
 /// No sum depends on the parts: gradients add up over the micro-batches of a shard in order, then as a balanced tree
 /// over shards; an embedding that is also the head has the sum of what it gets as either; the norm is that of the norms
