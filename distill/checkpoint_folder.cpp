@@ -241,6 +241,10 @@ std::optional<Checkpoint> CheckpointFolder::newest() {
                   path_.string(), damaged.size(), all);
 }
 
+void CheckpointFolder::follow(const Checkpoint& newest) {
+  if (fs::path(newest.state.name).parent_path() == path_) whole_ = {newest.steps_done};
+}
+
 /// The part at `path`, then its record.
 void CheckpointFolder::write_part(const fs::path& path, std::vector<NamedTensor> tensors, Context& ctx) {
   // Larger elements first, so that all are aligned.

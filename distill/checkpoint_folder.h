@@ -67,6 +67,10 @@ class CheckpointFolder {
   /// there are some and all are damaged: hours of work do not begin again unasked.
   std::optional<Checkpoint> newest();
 
+  /// In place of `newest`, where another object has found what is there, in this folder or another: what is written
+  /// comes behind it.
+  void follow(const Checkpoint& newest);
+
   /// Begins to write this rank's part of the state after `steps_done` steps, which are more than those of any whole
   /// checkpoint; the tensors may change when it returns. A tensor that several ranks have is given by one of them.
   /// `metadata` is rank 0's. Waits for an earlier write.

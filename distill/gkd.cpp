@@ -8,38 +8,14 @@
 #include <optional>
 
 #include "kernels/clip.h"
-#include "kernels/cosine.h"
 #include "kernels/elementwise.h"
-#include "kernels/embedding.h"
-#include "kernels/head_loss.h"
 #include "kernels/make_arena.h"
-#include "kernels/rmsnorm.h"
 #include "kernels/transfer.h"
 
 namespace tangram {
 namespace {
 
-// Messages of different kinds between the same two ranks; the first three go between neighbours.
-enum Tag : int { kStream = 10, kTeacherStream, kGradient, kTiedGradient, kTiedWeight };
-
-double weighted_sum(Tensor values, std::span<const float> weights, Context& ctx) {
-  const HostView host(values, ctx);
-  double sum = 0;
-  for (int64_t n = 0; n < values.cols; ++n)
-    sum += double(host.as<float>()[n]) * (weights.empty() ? 1.0 : double(weights[static_cast<size_t>(n)]));
-  return sum;
-}
-
-// Sum of the weights of all tokens, and of those that have a target.
-std::pair<double, double> total_weights(const Batch& batch) {
-  double all = 0, with_target = 0;
-  for (size_t n = 0; n < batch.tokens.size(); ++n) {
-    const double w = batch.weights.empty() ? 1.0 : double(batch.weights[n]);
-    all += w;
-    if (batch.targets[n] >= 0) with_target += w;
-  }
-  return {all, with_target};
-}
+enum Tag : int { kTiedGradient = 13, kTiedWeight };  // of messages; see gkd_pipeline.cpp
 
 }  // namespace
 
@@ -151,7 +127,9 @@ void GkdTrainer::lay_out_work(Arena& work) {
   const int64_t N = options_.batch_tokens;
   const auto stream = [&](const Model& model) { return work.tensor(N, model.config.hidden_size, model.dtype); };
   activations_ = make_activations(blocks(), student_.config, N, student_.dtype, work);
-  in_flight_.resize(size_t(std::min(part_.stages - part_.stage, micro_batches_here())));
+  // Those of the stages behind, its own, and the one that comes meanwhile.
+  const int64_t most = part_.stages - part_.stage + (part_.is_first() ? 0 : 1);
+  in_flight_.resize(size_t(std::min(most, micro_batches_here())));
   for (InFlight& flight : in_flight_) {
     flight.input = stream(student_);
     flight.teacher.clear();
@@ -167,150 +145,6 @@ void GkdTrainer::lay_out_work(Arena& work) {
   rstd_ = work.tensor(1, N, DType::f32);
   hidden_ = stream(student_);
   if (teacher_) teacher_final_ = stream(*teacher_);
-}
-
-// --- the way of micro-batches ---
-
-// Returns when all is there. Neighbours start what they exchange in the same order, so that none waits for another in a
-// circle where messages wait for those before them.
-void GkdTrainer::exchange(std::vector<Message> messages, const std::vector<Message>& more) {
-  messages.insert(messages.end(), more.begin(), more.end());
-  if (!messages.empty() && part_.world && !ctx_.planning()) part_.world->exchange(messages).wait();
-}
-
-std::vector<Message> GkdTrainer::stream_in(int64_t m) {
-  if (part_.is_first()) return {};
-  const int previous = part_.rank_of(part_.stage - 1, part_.replicas.index);
-  std::vector<Message> messages{{Message::received, in_flight(m).input, previous, kStream}};
-  if (teacher_) messages.push_back({Message::received, in_flight(m).teacher[0], previous, kTeacherStream});
-  return messages;
-}
-
-std::vector<Message> GkdTrainer::stream_out(int64_t m) {
-  if (part_.is_last()) return {};
-  const int next = part_.rank_of(part_.stage + 1, part_.replicas.index);
-  std::vector<Message> messages{{Message::sent, stream_, next, kStream}};
-  if (teacher_) messages.push_back({Message::sent, in_flight(m).teacher.back(), next, kTeacherStream});
-  return messages;
-}
-
-std::vector<Message> GkdTrainer::gradient_in() {
-  if (part_.is_last()) return {};
-  return {{Message::received, dx_, part_.rank_of(part_.stage + 1, part_.replicas.index), kGradient}};
-}
-
-std::vector<Message> GkdTrainer::gradient_out() {
-  if (part_.is_first()) return {};
-  return {{Message::sent, dx_, part_.rank_of(part_.stage - 1, part_.replicas.index), kGradient}};
-}
-
-void GkdTrainer::run_micro_batches(std::span<const Batch> batches) {
-  const int64_t count = std::ssize(batches), ahead = std::min(part_.stages - 1 - part_.stage, count);
-  const auto with_sequences = [&](int64_t m, const auto& use) {
-    const ArenaScope scope(ctx_.scratch);
-    const Batch& batch = batches[size_t(m)];
-    const SequenceBatch sequences(student_.config, batch.lengths, {}, ctx_.scratch, ctx_);
-    use(batch, sequences.view());
-  };
-  const auto run_forward = [&](int64_t m) {
-    with_sequences(m, [&](const Batch& batch, const Sequences& sequences) { forward(m, batch, sequences); });
-  };
-  const auto run_backward = [&](int64_t m) {
-    with_sequences(m, [&](const Batch& batch, const Sequences& sequences) { backward(m, batch, sequences); });
-  };
-  for (int64_t m = 0; m < ahead; ++m) {
-    exchange(stream_in(m));
-    run_forward(m);
-    exchange(stream_out(m));
-  }
-  if (ahead < count) exchange(stream_in(ahead));
-  for (int64_t m = ahead; m < count; ++m) {
-    if (part_.is_last()) {
-      with_sequences(m, [&](const Batch& batch, const Sequences& sequences) {
-        forward(m, batch, sequences);
-        backward(m, batch, sequences);
-      });
-    } else {
-      run_forward(m);
-      exchange(stream_out(m), gradient_in());
-      run_backward(m - ahead);
-    }
-    exchange(gradient_out(), m + 1 < count ? stream_in(m + 1) : std::vector<Message>{});
-  }
-  for (int64_t m = count - ahead; m < count; ++m) {
-    exchange(gradient_in());
-    run_backward(m);
-    exchange(gradient_out());
-  }
-}
-
-void GkdTrainer::teacher_forward(int64_t m, const Batch& batch, const Sequences& sequences) {
-  const std::vector<Tensor>& hidden = in_flight(m).teacher;
-  if (part_.is_first()) embed(hidden[0], *teacher_, batch.tokens, ctx_);
-  int64_t layer = last_layer(part_.begin - 1) + 1;
-  for (size_t b = 0; b < hidden.size(); ++b) {
-    if (b > 0) copy(hidden[b], hidden[b - 1], ctx_);
-    for (; layer <= last_layer(part_.begin + int64_t(b)); ++layer)
-      block_forward(hidden[b], teacher_->blocks[size_t(layer)], teacher_->config, sequences, ctx_);
-  }
-  if (part_.is_last()) final_norm_forward(teacher_final_, *teacher_, hidden.back(), ctx_);
-}
-
-void GkdTrainer::forward(int64_t m, const Batch& batch, const Sequences& sequences) {
-  if (teacher_) teacher_forward(m, batch, sequences);
-  const Tensor input = in_flight(m).input;
-  if (part_.is_first()) embed(input, student_, batch.tokens, ctx_);
-  if (!part_.is_last()) {
-    copy(stream_, input, ctx_);
-    for (const BlockWeights& block : blocks()) block_forward(stream_, block, student_.config, sequences, ctx_);
-    return;
-  }
-  activations_.residual[0] = input;
-  blocks_forward(activations_, blocks(), student_.config, sequences, ctx_);
-  rmsnorm_forward(hidden_, rstd_, activations_.residual.back(), student_.final_norm,
-                  static_cast<float>(student_.config.rms_norm_eps), ctx_);
-  head_losses(m, batch);
-}
-
-void GkdTrainer::head_losses(int64_t m, const Batch& batch) {
-  const double share = 1.0 / double(options_.micro_batches);
-  const auto [all_weights, target_weights] = total_weights(batch);
-  const GkdLossWeights& weight = options_.loss;
-  HeadInputs inputs{.student = {hidden_, student_.head}, .teacher = {}, .targets = batch.targets};
-  HeadLosses outputs{.cross_entropy = token_loss_, .kl = {}, .greedy = {}, .teacher_rank = {}};
-  if (teacher_) inputs.teacher = Head{teacher_final_, teacher_->head}, outputs.kl = token_kl_;
-  const HeadObjective objective{
-      .cross_entropy_scale = static_cast<float>(share * weight.cross_entropy / std::max(target_weights, 1e-30)),
-      .kl_scale = static_cast<float>(share * weight.kl / std::max(all_weights, 1e-30)),
-      .weights = batch.weights};
-  head_loss_forward_backward(outputs, dx_, head_grad_, inputs, objective, ctx_);
-  loss_number(kCrossEntropy, m) =
-      share * weighted_sum(token_loss_, batch.weights, ctx_) / std::max(target_weights, 1e-30);
-  if (!teacher_) return;
-  loss_number(kKl, m) = share * weighted_sum(token_kl_, batch.weights, ctx_) / std::max(all_weights, 1e-30);
-}
-
-void GkdTrainer::backward(int64_t m, const Batch& batch, const Sequences& sequences) {
-  const double share = 1.0 / double(options_.micro_batches), N = double(options_.batch_tokens);
-  if (part_.is_last()) {
-    rmsnorm_backward(dx_, final_norm_grad_, dx_, activations_.residual.back(), student_.final_norm, rstd_, ctx_,
-                     /*accumulate=*/false);
-  } else {
-    activations_.residual[0] = in_flight(m).input;
-    blocks_forward(activations_, blocks(), student_.config, sequences, ctx_);
-  }
-  const auto add_cosine = [&](int64_t block, Tensor dx) {
-    const Tensor student = activations_.residual[size_t(2 * block + 2)];
-    const Tensor teacher = in_flight(m).teacher[size_t(block)];
-    cosine_forward(token_loss_, student, teacher, ctx_);
-    cosine_backward(dx, student, teacher, static_cast<float>(share * options_.loss.cosine / N), ctx_);
-    loss_number(kCosine + size_t(part_.begin + block), m) = share * weighted_sum(token_loss_, {}, ctx_) / N;
-  };
-  blocks_backward(dx_, subblock_grads_, activations_, blocks(), student_.config, sequences,
-                  options_.loss.cosine > 0 ? HiddenGradient(add_cosine) : HiddenGradient(), ctx_);
-  if (part_.is_first()) embedding_backward(embedding_grad_, dx_, batch.tokens, ctx_);
-  const int64_t per_shard = options_.micro_batches / options_.shards;
-  if ((m + 1) % per_shard == 0) end_shard((m + 1) / per_shard - 1);
 }
 
 // The balanced tree of tree_sum, grown from the left: two sums over as many shards are added as soon as both are there.
@@ -331,15 +165,21 @@ double& GkdTrainer::loss_number(size_t loss, int64_t m) {
 
 double& GkdTrainer::norm_number(size_t tensor) { return numbers_[numbers_.size() - tensor_count_ + tensor]; }
 
+// Returns when all is there.
+void GkdTrainer::exchange(std::vector<Message> messages, const std::vector<Message>& more) {
+  messages.insert(messages.end(), more.begin(), more.end());
+  if (!messages.empty() && part_.world && !ctx_.planning()) part_.world->exchange(messages).wait();
+}
+
 // The sums over replicas of what a tied embedding gets as the head are added to what it gets as the embedding.
 void GkdTrainer::add_tied_gradient() {
   if (!student_.config.tie_word_embeddings || part_.replicas.index != 0) return;
   if (part_.stages == 1) return add(embedding_grad_, embedding_grad_, head_grad_, ctx_);
-  if (part_.is_last()) exchange({{Message::sent, head_grad_, part_.rank_of(0, 0), kTiedGradient}});
+  if (part_.is_last()) exchange({{Message::sent, head_grad_, part_.grid().rank_of(0, 0), kTiedGradient}});
   if (!part_.is_first()) return;
   const ArenaScope scope(ctx_.scratch);
   const Tensor arrived = ctx_.scratch.tensor(embedding_grad_.rows, embedding_grad_.cols, DType::f32);
-  exchange({{Message::received, arrived, part_.rank_of(part_.stages - 1, 0), kTiedGradient}});
+  exchange({{Message::received, arrived, part_.grid().rank_of(part_.stages - 1, 0), kTiedGradient}});
   add(embedding_grad_, embedding_grad_, arrived, ctx_);
 }
 
@@ -387,8 +227,9 @@ GkdLosses GkdTrainer::losses_of_step() const {
 void GkdTrainer::share_updated_weights() {
   const bool tied = student_.config.tie_word_embeddings && part_.stages > 1 && part_.replicas.index == 0;
   if (tied && part_.is_first())
-    exchange({{Message::sent, student_.embedding.values, part_.rank_of(part_.stages - 1, 0), kTiedWeight}});
-  if (tied && part_.is_last()) exchange({{Message::received, student_.head.values, part_.rank_of(0, 0), kTiedWeight}});
+    exchange({{Message::sent, student_.embedding.values, part_.grid().rank_of(part_.stages - 1, 0), kTiedWeight}});
+  if (tied && part_.is_last())
+    exchange({{Message::received, student_.head.values, part_.grid().rank_of(0, 0), kTiedWeight}});
   const size_t count = part_.stages > 1 ? trainables_.size() : size_t(tensors_.count);
   share_weights(std::span(trainables_).first(count), owners_, part_.replicas, ctx_);
 }

@@ -5,6 +5,7 @@
 #include "blocks/model.h"
 #include "distill/dataset.h"
 #include "distill/model_part.h"
+#include "distill/rank_grid.h"
 #include "distill/replicas.h"
 
 namespace tangram {
@@ -40,11 +41,11 @@ struct GkdPart {
   int64_t begin = 0, end = 0;
   int64_t stage = 0, stages = 1;  ///< of the pipeline of parts
   Replicas replicas = {};         ///< that do the same on other micro-batches
-  Communicator* world = nullptr;  ///< rank = stage * replicas.count + replicas.index; null for one process, in planning
+  Communicator* world = nullptr;  ///< its ranks stand in grid(); null for one process, in planning
 
   bool is_first() const { return stage == 0; }
   bool is_last() const { return stage + 1 == stages; }
-  int rank_of(int64_t of_stage, int64_t replica) const { return static_cast<int>(of_stage * replicas.count + replica); }
+  RankGrid grid() const { return {stages, replicas.count}; }
 };
 
 /// Global knowledge distillation (Bercovich et al. 2024, arXiv:2411.19146, equation 1): the whole student learns from
@@ -58,9 +59,9 @@ struct GkdPart {
 ///
 /// Several processes share the work, each with a part. Micro-batches go down the stages and their gradients back up,
 /// one forward, one backward (1F1B, Narayanan et al. 2019, "PipeDream"): a stage that has d behind it holds the inputs
-/// of at most d + 1 micro-batches, and their hidden states of the teacher, and computes activations once more before
-/// the backward pass. A replica trains on the micro-batches with the numbers [index, index + 1) * micro_batches / count
-/// of each step, and owns some of the part's tensors: it alone has their optimiser state.
+/// of at most d + 2 micro-batches, of which one arrives meanwhile, and their hidden states of the teacher; activations
+/// are computed once more before the backward pass. A replica trains on the micro-batches with the numbers
+/// [index, index + 1) * micro_batches / count of each step, and owns some tensors: it alone has their optimiser state.
 ///
 /// No sum depends on the parts: gradients add up over the micro-batches of a shard in order, then as a balanced tree
 /// over shards; an embedding that is also the head has the sum of what it gets as either; the norm is that of the norms

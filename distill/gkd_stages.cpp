@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <map>
+#include <numeric>
 
 #include "distill/placement.h"
 #include "kernels/head_loss.h"
@@ -77,8 +78,15 @@ GkdCosts gkd_costs(const Architecture& student, const ModelConfig& teacher, DTyp
   return costs;
 }
 
-std::vector<GkdStage> cut_student(const GkdCosts& costs, int64_t stages) {
-  const auto count = std::ssize(costs.forward);
+double GkdCosts::all() const {
+  double flops = head;
+  for (const std::vector<double>* part : {&forward, &backward, &teacher})
+    flops = std::accumulate(part->begin(), part->end(), flops);
+  return flops;
+}
+
+std::vector<GkdStage> cut_student(const GkdCosts& costs, std::span<const double> speeds) {
+  const auto count = std::ssize(costs.forward), stages = std::ssize(speeds);
   if (stages > count)
     throw bad_input("{} stages of {} blocks: more ranks than work; take at most {}, or more shards", stages, count,
                     count);
@@ -99,12 +107,11 @@ std::vector<GkdStage> cut_student(const GkdCosts& costs, int64_t stages) {
     last.flops += costs.forward[i] + costs.backward[i] + costs.teacher[i];
     if (stages == 1 && begin > 0) continue;
     std::vector<GkdStage> cut;
-    double longest = last.flops;
-    const std::vector<double> speeds(size_t(stages - 1), 1.0);
+    double longest = last.flops / speeds.back();
     if (stages > 1)
-      for (const BldStage& stage : cut_stages(std::span(units).first(i), 0, speeds)) {
+      for (const BldStage& stage : cut_stages(std::span(units).first(i), 0, speeds.first(size_t(stages - 1)))) {
+        longest = std::max(longest, stage.flops / speeds[cut.size()]);
         cut.push_back({.begin = stage.begin, .end = stage.end, .flops = stage.flops});
-        longest = std::max(longest, stage.flops);
       }
     cut.push_back(last);
     if (best.empty() || longest < shortest) best = std::move(cut), shortest = longest;
@@ -112,9 +119,12 @@ std::vector<GkdStage> cut_student(const GkdCosts& costs, int64_t stages) {
   return best;
 }
 
-double balance(std::span<const GkdStage> stages) {
+double balance(std::span<const GkdStage> stages, std::span<const double> speeds) {
   double sum = 0, longest = 0;
-  for (const GkdStage& stage : stages) sum += stage.flops, longest = std::max(longest, stage.flops);
+  for (size_t s = 0; s < stages.size(); ++s) {
+    const double seconds = stages[s].flops / speeds[s];
+    sum += seconds, longest = std::max(longest, seconds);
+  }
   return sum / (longest * double(stages.size()));
 }
 

@@ -8,6 +8,9 @@ struct GkdCosts {
   std::vector<double> forward, backward;  ///< of each of the student's blocks
   std::vector<double> teacher;            ///< the forward pass of the teacher's layers that it stands for
   double head = 0;                        ///< both heads' logits, and the gradients of the student's
+
+  /// With nothing computed twice.
+  double all() const;
 };
 /// `options.teacher_layers` are given; `batch` is a typical micro-batch.
 GkdCosts gkd_costs(const Architecture& student, const ModelConfig& teacher, DType dtype, const GkdOptions& options,
@@ -19,11 +22,11 @@ struct GkdStage {
   double flops = 0;  ///< of a micro-batch; all stages but the last compute activations twice
 };
 
-/// Cuts the blocks into so many consecutive stages, such that the longest is as short as can be. Throws Error
-/// (bad_input) if there are more stages than blocks.
-std::vector<GkdStage> cut_student(const GkdCosts& costs, int64_t stages);
+/// Cuts the blocks into as many consecutive stages as there are `speeds`, operations per second of each, such that the
+/// longest time of any is as short as can be. Throws Error (bad_input) if there are more stages than blocks.
+std::vector<GkdStage> cut_student(const GkdCosts& costs, std::span<const double> speeds);
 
 /// Part of the time that the stages work rather than wait for the slowest: mean over longest.
-double balance(std::span<const GkdStage> stages);
+double balance(std::span<const GkdStage> stages, std::span<const double> speeds);
 
 }  // namespace tangram

@@ -30,6 +30,7 @@ struct CommonOptions {
 struct RunOptions {
   std::string config, run_dir;
   std::vector<std::string> overrides;
+  int64_t shards = 0;
   bool again = false;
   std::string wave;
   bool calibrate = false;
@@ -56,6 +57,9 @@ void add_common(CLI::App& app, CommonOptions& o) {
   app.add_flag("--json", o.json, "Print the result as JSON");
   app.add_flag("--quiet", o.quiet, "Print no progress, only results and errors");
 }
+
+/// The section of the config that --shards of a verb is about.
+std::string_view sharded_stage(std::string_view only) { return only == "uptrain" ? only : "distill"; }
 
 void add_run_options(CLI::App& app, RunOptions& o) {
   app.add_option("CONFIG", o.config, "Search config, a YAML file")->required();
@@ -110,7 +114,9 @@ struct CommandLine {
 /// The verb of the pipeline, or of its stage `only`, on all processes that the launcher has started.
 void run_stages(const CommandLine& line, std::span<const Stage> stages, std::string_view only, const VerbInput& input,
                 Communicator& world) {
-  SearchConfig config = read_search_config(line.run.config, line.run.overrides);
+  std::vector<std::string> overrides = line.run.overrides;
+  if (line.run.shards > 0) overrides.push_back(fmt::format("{}.shards={}", sharded_stage(only), line.run.shards));
+  SearchConfig config = read_search_config(line.run.config, overrides);
   if (!line.run.run_dir.empty()) config.run_dir = std::filesystem::absolute(line.run.run_dir).lexically_normal();
   if (input.threads > 0) config.threads = input.threads;
   config.threads = threads_of_rank(world, config.threads);
@@ -158,6 +164,14 @@ void add_stage_verb(CommandLine& line, std::string_view name, std::string_view s
   add_run_options(verb, line.run);
   verb.add_flag("--again", line.run.again,
                 only == "measure" ? "Measure what is known, too" : "Run what is complete, too");
+  if (only.empty() || only == "distill" || only == "uptrain")
+    verb.add_option("--shards", line.run.shards,
+                    fmt::format("Short for --set {}.shards=R: gradients add up over R equal parts of each step, which "
+                                "up to R replicas share and one process computes with the same bits; a power of two "
+                                "that divides micro_batches",
+                                sharded_stage(only)))
+        ->type_name("R")
+        ->check(CLI::Range(1, 1 << 20));
   if (only == "distill")
     verb.add_option(
             "--wave", line.run.wave,

@@ -6,6 +6,7 @@
 #include "blocks/safetensors.h"
 #include "distill/checkpoint_folder.h"
 #include "distill/depth_first.h"
+#include "nas/rank_speeds.h"
 #include "nas/run_files.h"
 #include "nas/stage_distill.h"
 #include "nas/training_loop.h"
@@ -42,7 +43,8 @@ class DepthFirstStage {
              .replacements = {},
              .options = bld_options(in.config),
              .steps = steps_of(training_),
-             .boundaries = in.work / "boundaries"} {
+             .boundaries = in.work / "boundaries"},
+        peak_flops_(product_rates(in.world, training_.dtype, in.ctx)[0]) {
     run_.replacements = trained_replacements(in.config, run_.teacher.config);
     fs::create_directories(run_.boundaries);
     fs::create_directories(library_dir(in.run_dir));
@@ -187,10 +189,18 @@ class DepthFirstStage {
                         layer.step(batches_of_step(tokens_, training_, in_.config.seed, step));
                         return layer.losses();
                       },
-                  .note = mean_loss_note},
+                  .note = mean_loss_note,
+                  .flops_per_step = flops_per_step(index),
+                  .peak_flops = layer.places().empty() ? 0 : peak_flops_},
                  curve, in_.console, in_.ctx);
     layer.finish();
     traffic_ += layer.io_times();
+  }
+
+  double flops_per_step(int64_t layer) const {
+    const Batch batch = blank_batch(run_.options.batch_tokens, in_.config.data.sequence_length);
+    const BldPlan plan = DepthFirstLayer::plan(run_, layer, batch, in_.ctx.device, in_.ctx.threads);
+    return plan.matmul_flops + plan.attention_flops;
   }
 
   void say_traffic() const {
@@ -205,6 +215,7 @@ class DepthFirstStage {
   const TrainingConfig& training_;
   const TokenDataset tokens_;
   DepthFirstRun run_;
+  const double peak_flops_;
   IoTimes traffic_;
 };
 

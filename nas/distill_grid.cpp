@@ -1,6 +1,7 @@
 #include "nas/distill_grid.h"
 
 #include <algorithm>
+#include <cmath>
 #include <map>
 
 #include "nas/stage_distill.h"
@@ -9,10 +10,10 @@
 namespace tangram {
 namespace {
 
-/// Units of a stage in so many waves, the largest first to the one with least state.
-std::vector<std::vector<size_t>> deal_out(const BldStage& stage, std::span<const BldUnit> units, size_t waves) {
-  std::vector<size_t> by_size;
-  for (size_t u = stage.first_unit; u < stage.first_unit + stage.unit_count; ++u) by_size.push_back(u);
+constexpr double kNearlyShortest = 1.01;
+
+/// Units `by_size` of a stage in so many waves, the largest first to the one with least state.
+std::vector<std::vector<size_t>> deal_out(std::vector<size_t> by_size, std::span<const BldUnit> units, size_t waves) {
   std::stable_sort(by_size.begin(), by_size.end(),
                    [&](size_t a, size_t b) { return units[a].state_bytes > units[b].state_bytes; });
   std::vector<std::vector<size_t>> dealt(waves);
@@ -26,9 +27,17 @@ std::vector<std::vector<size_t>> deal_out(const BldStage& stage, std::span<const
   return dealt;
 }
 
+std::vector<size_t> of_stage(const BldStage& stage, std::span<const size_t> units) {
+  std::vector<size_t> own;
+  for (const size_t u : units)
+    if (stage.first_unit <= u && u < stage.first_unit + stage.unit_count) own.push_back(u);
+  return own;
+}
+
 class GridSearch {
  public:
-  GridSearch(const SearchConfig& config, const ModelConfig& teacher, const RankLimits& limits)
+  GridSearch(const SearchConfig& config, const ModelConfig& teacher, const RankLimits& limits,
+             std::span<const std::vector<size_t>> begun)
       : config_(config),
         teacher_(teacher),
         limits_(limits),
@@ -37,6 +46,13 @@ class GridSearch {
         batch_(blank_batch(options_.batch_tokens, config.data.sequence_length)) {
     start_.units = units_of(replacements_);
     start_.layer_flops = add_costs(start_.units, replacements_, teacher, dtype(), options_, batch_, limits.device);
+    groups_.resize(begun.size() + 1);
+    for (size_t u = 0; u < start_.units.size(); ++u) {
+      const auto of_unit = std::find_if(begun.begin(), begun.end(), [&](const std::vector<size_t>& places) {
+        return std::find(places.begin(), places.end(), start_.units[u].places[0]) != places.end();
+      });
+      groups_[static_cast<size_t>(of_unit - begun.begin())].push_back(u);
+    }
   }
 
   DistillGrid best(int64_t ranks) const {
@@ -53,6 +69,28 @@ class GridSearch {
     refuse(ranks);
   }
 
+  int64_t useful(int64_t most) const {
+    const auto step_of = [&](int64_t stages, int64_t replicas) {
+      return with(stages, replicas).slowest_flops(options_.micro_batches);
+    };
+    const auto most_stages = [&](int64_t replicas) { return std::min(most / replicas, std::ssize(start_.units)); };
+    const int64_t most_replicas = std::min(options_.shards, most);
+    double shortest = INFINITY;
+    for (int64_t replicas = 1; replicas <= most_replicas; replicas *= 2)
+      shortest = std::min(shortest, step_of(most_stages(replicas), replicas));
+    int64_t fewest = most;
+    for (int64_t replicas = 1; replicas <= most_replicas; replicas *= 2) {
+      int64_t enough = most_stages(replicas);
+      if (step_of(enough, replicas) > kNearlyShortest * shortest) continue;
+      for (int64_t few = 0; enough - few > 1;) {  // few stages are too few: more stages never make a step longer
+        const int64_t middle = (few + enough) / 2;
+        (step_of(middle, replicas) <= kNearlyShortest * shortest ? enough : few) = middle;
+      }
+      fewest = std::min(fewest, enough * replicas);
+    }
+    return fewest;
+  }
+
  private:
   DType dtype() const { return config_.distill.training.dtype; }
 
@@ -60,22 +98,33 @@ class GridSearch {
   DistillGrid with(int64_t stages, int64_t replicas) const {
     DistillGrid grid = start_;
     grid.replicas = replicas;
-    const std::vector<double> speeds(static_cast<size_t>(stages), 1.0);
-    grid.stages = cut_stages(grid.units, grid.layer_flops, speeds);
-    grid.balance = balance(grid.stages, speeds);
-    size_t most_units = 0;
-    for (const BldStage& stage : grid.stages) most_units = std::max(most_units, stage.unit_count);
-    for (size_t waves = 1; waves <= most_units; ++waves) {
-      set_waves(grid, waves);
-      if (fits(grid)) return grid;
-    }
-    grid.waves.clear();
+    grid.speeds = RankGrid{stages, replicas}.stage_speeds(limits_.speeds);
+    grid.stages = cut_stages(grid.units, grid.layer_flops, grid.speeds);
+    grid.balance = balance(grid.stages, grid.speeds);
+    for (const std::vector<size_t>& group : groups_)
+      if (!add_fitting_waves(grid, group)) {
+        grid.waves.clear();
+        return grid;
+      }
     return grid;
   }
 
-  bool fits(const DistillGrid& grid) const {
+  /// As few as fit; false: not even one unit a stage does.
+  bool add_fitting_waves(DistillGrid& grid, const std::vector<size_t>& group) const {
+    size_t most_units = 0;
+    for (const BldStage& stage : grid.stages) most_units = std::max(most_units, of_stage(stage, group).size());
+    const size_t before = grid.waves.size();
+    for (size_t waves = 1; waves <= most_units; ++waves) {
+      grid.waves.resize(before);
+      add_waves(grid, group, waves);
+      if (fits(grid, before)) return true;
+    }
+    return group.empty();
+  }
+
+  bool fits(const DistillGrid& grid, size_t first_wave) const {
     if (!limits_.memory_bytes) return true;
-    for (size_t w = 0; w < grid.waves.size(); ++w)
+    for (size_t w = first_wave; w < grid.waves.size(); ++w)
       for (size_t s = 0; s < grid.stages.size(); ++s)
         if (rank_memory_bytes(grid, w, s) > *limits_.memory_bytes) return false;
     return true;
@@ -118,31 +167,53 @@ class GridSearch {
   const std::vector<Replacement> replacements_;
   const Batch batch_;
   DistillGrid start_;
+  std::vector<std::vector<size_t>> groups_;  // units that stand at the same step
   mutable std::map<std::string, int64_t> known_bytes_;
 };
 
 }  // namespace
 
-void set_waves(DistillGrid& grid, size_t count) {
-  grid.waves.assign(count, {});
+void add_waves(DistillGrid& grid, std::span<const size_t> units, size_t count) {
+  const size_t before = grid.waves.size();
+  grid.waves.resize(before + count);
   for (const BldStage& stage : grid.stages) {
-    const auto dealt = deal_out(stage, grid.units, count);
-    for (size_t w = 0; w < count; ++w) grid.waves[w].push_back(dealt[w]);
+    const auto dealt = deal_out(of_stage(stage, units), grid.units, count);
+    for (size_t w = 0; w < count; ++w) grid.waves[before + w].push_back(dealt[w]);
   }
+}
+
+std::vector<size_t> DistillGrid::places_of(size_t wave) const {
+  std::vector<size_t> places;
+  for (const std::vector<size_t>& of_stage : waves[wave])
+    for (const size_t u : of_stage) places.insert(places.end(), units[u].places.begin(), units[u].places.end());
+  std::sort(places.begin(), places.end());
+  return places;
 }
 
 double DistillGrid::slowest_flops(int64_t micro_batches) const {
   double most = 0;
-  for (const BldStage& stage : stages) {
-    const double teacher = layer_flops * double(stage.end - stage.begin);
-    most = std::max(most, stage.flops + teacher * double(waves.size() - 1));
+  for (size_t s = 0; s < stages.size(); ++s) {
+    const double teacher = layer_flops * double(stages[s].end - stages[s].begin);
+    most = std::max(most, (stages[s].flops + teacher * double(waves.size() - 1)) / speeds[s]);
   }
   return most * double(micro_batches) / double(replicas);
 }
 
+double DistillGrid::wave_flops(size_t wave, int64_t micro_batches) const {
+  double flops = layer_flops * double(stages.back().end);
+  for (const std::vector<size_t>& of_stage : waves[wave])
+    for (const size_t u : of_stage) flops += units[u].flops;
+  return flops * double(micro_batches);
+}
+
+int64_t useful_ranks(const SearchConfig& config, const ModelConfig& teacher, int64_t most) {
+  const GridSearch search(config, teacher, {}, {});
+  return search.useful(most);
+}
+
 DistillGrid distill_grid(const SearchConfig& config, const ModelConfig& teacher, int64_t ranks,
-                         const RankLimits& limits) {
-  return GridSearch(config, teacher, limits).best(ranks);
+                         const RankLimits& limits, std::span<const std::vector<size_t>> begun) {
+  return GridSearch(config, teacher, limits, begun).best(ranks);
 }
 
 BldPart planned_part(const DistillGrid& grid, size_t wave, size_t stage) {
@@ -151,11 +222,11 @@ BldPart planned_part(const DistillGrid& grid, size_t wave, size_t stage) {
   for (const size_t unit : grid.waves[wave][stage])
     part.places.insert(part.places.end(), grid.units[unit].places.begin(), grid.units[unit].places.end());
   std::sort(part.places.begin(), part.places.end());
-  const auto replicas = static_cast<int>(grid.replicas), first = static_cast<int>(stage) * replicas;
-  if (stage > 0) part.previous_rank = first - replicas;
+  const auto s = static_cast<int64_t>(stage);
+  if (s > 0) part.previous_rank = grid.shape().rank_of(s - 1, 0);
   if (stage + 1 < grid.stages.size()) {
     part.next_begin = grid.stages[stage + 1].begin;
-    part.next_rank = first + replicas;
+    part.next_rank = grid.shape().rank_of(s + 1, 0);
   }
   return part;
 }
@@ -175,9 +246,8 @@ RankNeeds rank_needs(const DistillGrid& grid, size_t wave, size_t stage, std::sp
 }
 
 BldPart part_of(const DistillGrid& grid, size_t wave, Communicator& world, Communicator& replicas) {
-  const int stage = world.rank() / static_cast<int>(grid.replicas);
-  BldPart part = planned_part(grid, wave, static_cast<size_t>(stage));
-  const int replica = world.rank() % static_cast<int>(grid.replicas);
+  BldPart part = planned_part(grid, wave, static_cast<size_t>(grid.shape().stage_of(world.rank())));
+  const int replica = static_cast<int>(grid.shape().replica_of(world.rank()));
   part.replicas.index = replica;
   part.replicas.group = &replicas;
   part.world = &world;

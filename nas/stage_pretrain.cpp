@@ -1,7 +1,8 @@
 #include "blocks/checkpoint.h"
 #include "blocks/file.h"
 #include "blocks/untrained_model.h"
-#include "distill/gkd.h"
+#include "distill/gkd_stages.h"
+#include "nas/rank_speeds.h"
 #include "nas/run_files.h"
 #include "nas/stages.h"
 #include "nas/teacher_cache.h"
@@ -34,6 +35,9 @@ std::vector<std::filesystem::path> run_pretrain(const StageInput& in) {
   GkdOptions options = trainer_options<GkdOptions>(training);
   options.loss = {.cosine = 0, .kl = 0, .cross_entropy = 1};
   GkdTrainer trainer(model, nullptr, options, in.ctx);
+  options.teacher_layers.resize(model.blocks.size());
+  const Batch batch = blank_batch(options.batch_tokens, in.config.data.sequence_length);
+  const GkdCosts costs = gkd_costs(model.architecture(), config, training.dtype, options, batch, in.ctx.device);
 
   LossCurve curve{.columns = {"cross_entropy", "gradient_norm"}, .values = {}};
   run_training({.label = "pretrain",
@@ -48,7 +52,9 @@ std::vector<std::filesystem::path> run_pretrain(const StageInput& in) {
                       const GkdLosses l = trainer.step(batches_of_step(tokens, training, in.config.seed, step));
                       return std::vector<float>{float(l.cross_entropy), float(l.gradient_norm)};
                     },
-                .note = [](std::span<const float> row) { return fmt::format("loss {:.4f}", row[0]); }},
+                .note = [](std::span<const float> row) { return fmt::format("loss {:.4f}", row[0]); },
+                .flops_per_step = costs.all() * double(training.micro_batches),
+                .peak_flops = product_rates(in.world, training.dtype, in.ctx)[0]},
                curve, in.console, in.ctx);
   write_curve(curve_file, curve);
   save_model(folder, copy_model(move_model(model, Device::cpu, in.ctx), DType::bf16));

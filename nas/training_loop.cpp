@@ -88,7 +88,7 @@ class Loop {
       const std::vector<float> row = run_.step(step, is_last);
       CHECK(row.size() == curve_.columns.size(), "{} numbers for {} columns", row.size(), curve_.columns.size());
       for (size_t c = 0; c < row.size(); ++c) *curve_value(c, step) = row[c];
-      const std::string note = run_.note(row);
+      const std::string note = run_.note(row) + fraction_of_peak(step + 1);
       progress.update(double((step + 1) * run_.tokens_per_step), note);
       if (leads()) write_progress(step + 1, note);
       if (is_last || order == Order::checkpoint) write_checkpoint(step + 1);
@@ -122,14 +122,17 @@ class Loop {
   std::vector<NamedTensor> columns(int64_t steps_done, bool all) {
     std::vector<NamedTensor> tensors;
     for (size_t c = 0; c < curve_.columns.size(); ++c)
-      if (all || owns(c)) tensors.push_back({fmt::format("curve/{}", c), view_of(curve_value(c, 0), 1, steps_done)});
+      if (all || owns(c))
+        tensors.push_back(
+            {fmt::format("{}{}", kCurvePrefix, curve_.columns[c]), view_of(curve_value(c, 0), 1, steps_done)});
     return tensors;
   }
 
   /// Fills the state and the curve from the newest checkpoint and returns the steps it has done; 0 if there is none.
   int64_t read_checkpoint() {
-    const std::optional<Checkpoint> checkpoint = folder_.newest();
+    const std::optional<Checkpoint> checkpoint = run_.from ? run_.from : folder_.newest();
     if (!checkpoint) return 0;
+    folder_.follow(*checkpoint);
     const int64_t steps_done = checkpoint->steps_done;
     for (const std::string& problem : checkpoint->passed_over)
       console_.say("{}: {}; the checkpoint of step {} takes its place", run_.label, problem, steps_done);
@@ -155,6 +158,18 @@ class Loop {
     throw interrupted(fmt::format("behind step {} of {} of {}", steps_done, run_.steps, run_.label));
   }
 
+  double steps_per_second(int64_t steps_done) const {
+    const std::chrono::duration<double> seconds = Clock::now() - start_;
+    return double(steps_done - first_step_) / std::max(seconds.count(), 1e-9);
+  }
+
+  /// ", 61 % of peak", where it is known.
+  std::string fraction_of_peak(int64_t steps_done) const {
+    if (run_.peak_flops <= 0) return "";
+    return fmt::format(", {:.0f} % of peak",
+                       100 * run_.flops_per_step * steps_per_second(steps_done) / run_.peak_flops);
+  }
+
   /// For `tangram status`. What goes wrong with it ends no training.
   void write_progress(int64_t steps_done, const std::string& note) {
     const auto now = Clock::now();
@@ -162,14 +177,13 @@ class Loop {
         std::chrono::duration<double>(now - wrote_progress_).count() < kProgressFileSeconds)
       return;
     wrote_progress_ = now;
-    const double seconds = std::chrono::duration<double>(now - start_).count();
-    const double steps_per_second = double(steps_done - first_step_) / std::max(seconds, 1e-9);
+    const double rate = steps_per_second(steps_done);
     const nlohmann::ordered_json progress = {
         {"label", run_.label},
         {"step", steps_done},
         {"steps", run_.steps},
-        {"tokens_per_second", steps_per_second * double(run_.tokens_per_step)},
-        {"seconds_left", double(run_.steps - steps_done) / steps_per_second},
+        {"tokens_per_second", rate * double(run_.tokens_per_step)},
+        {"seconds_left", double(run_.steps - steps_done) / rate},
         {"note", note},
         {"ranks", ranks()},
         {"written_at", std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count()}};
@@ -200,12 +214,11 @@ class Loop {
   /// The leader gets the columns of the others.
   void gather_curve() {
     if (ranks() == 1) return;
-    std::string mine;
-    for (const NamedTensor& column : columns(run_.steps, /*all=*/false))
-      mine += fmt::format("{} ", column.name.substr(column.name.find('/') + 1)) +
-              std::string(column.tensor.as<char>(), size_t(column.tensor.bytes()));
-    const std::vector<std::string> all = run_.world->gather(mine);
     const size_t bytes = static_cast<size_t>(run_.steps) * sizeof(float);
+    std::string mine;
+    for (size_t c = 0; c < curve_.columns.size(); ++c)
+      if (owns(c)) mine += fmt::format("{} ", c) + std::string(reinterpret_cast<const char*>(curve_value(c, 0)), bytes);
+    const std::vector<std::string> all = run_.world->gather(mine);
     for (const std::string& text : all)
       for (size_t at = 0; at < text.size();) {
         const size_t space = text.find(' ', at);

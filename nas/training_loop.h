@@ -17,12 +17,16 @@ struct LossCurve {
   std::vector<float> values;  ///< (columns, steps)
 };
 
+/// What stands in a checkpoint before the name of a column.
+inline constexpr std::string_view kCurvePrefix = "curve/";
+
 /// A training run as the loop sees it.
 struct TrainingRun {
   std::string label;  ///< "distill", for progress and messages
   int64_t steps = 0, tokens_per_step = 0;
   double checkpoint_seconds = 300;
   std::filesystem::path checkpoints;                ///< their folder: see CheckpointFolder
+  std::optional<Checkpoint> from = {};              ///< to go on from, in this folder or another; none: its newest
   std::function<std::vector<NamedTensor>()> state;  ///< what a checkpoint reads and writes
   std::function<void()> start = {};                 ///< where there is no checkpoint; or null
   std::function<void(int64_t steps_done)> resume;   ///< after the state was filled
@@ -30,15 +34,17 @@ struct TrainingRun {
   /// Does one and returns its row of the curve. `is_last`: there is none after it in this process.
   std::function<std::vector<float>(int64_t step, bool is_last)> step;
   std::function<std::string(std::span<const float> row)> note;  ///< for the progress line
-  Communicator* world = nullptr;                                ///< of the processes that run it together, if several
-  std::function<bool(size_t column)> owns = {};                 ///< of the curve's columns; null: the leader has all
+  double flops_per_step = 0, peak_flops = 0;     ///< operations, of all processes; a second at best. 0: unknown
+  Communicator* world = nullptr;                 ///< of the processes that run it together, if several
+  std::function<bool(size_t column)> owns = {};  ///< of the curve's columns; null: the leader has all
 };
 
 /// Runs all steps that the newest whole checkpoint has not done. Another is written beside the training every
 /// `checkpoint_seconds` by the clock of rank 0, or as soon as the one before it is on disk if that takes longer; and
-/// one at the end. A killed run that is called again ends with the same bytes. `curve.columns` is given; its values are
-/// filled on the leader. Processes need not be at the same step: the leader tells the others of each step what to do
-/// behind it, and none waits for another but for its data.
+/// one at the end. A killed run that is called again ends with the same bytes. `curve.columns` is given, by names that
+/// no other training in these checkpoints has (kCurvePrefix); its values are filled on the leader. Processes need not
+/// be at the same step: the leader tells the others of each step what to do behind it, and none waits for another but
+/// for its data.
 ///
 /// Asked to end (nas/interruption.h), whichever rank is, all write a checkpoint behind the step that the leader begins
 /// next and throw the Error of that. Beside the folder of checkpoints, progress.json tells every few seconds how far

@@ -6,8 +6,8 @@
 
 #include "blocks/file.h"
 #include "nas/digest.h"
-#include "nas/distill_grid.h"
 #include "nas/job_chain.h"
+#include "nas/job_ranks.h"
 #include "nas/model_verbs.h"
 #include "nas/plan.h"
 #include "nas/program.h"
@@ -27,19 +27,14 @@ struct Options {
   bool dry_run = false, shell = false;
 };
 
-/// How many processes a stage gets of those that the chain may use.
-int64_t ranks_of_stage(const Stage& stage, const SearchConfig& config, int64_t most) {
-  const bool one_layer_at_a_time = stage.name == "distill" && config.distill.order == DistillOrder::depth_first;
-  return stage.on_ranks && !one_layer_at_a_time ? most : 1;
-}
-
-/// Throws Error (bad_input), now and not when the job has waited for its turn, if there are more processes than work.
+/// Every job with as many processes as its stages' plans have work for.
 std::vector<ChainJob> sized_chain(const Options& o, const SearchConfig& config, const Site& site) {
   const int64_t most = o.ranks > 0 ? o.ranks : (o.nodes > 0 ? o.nodes : site.nodes) * site.ranks_per_node;
+  const bool asked = o.ranks > 0 || o.nodes > 0;
+  const ModelConfig teacher = teacher_shape(config);
   std::vector<ChainJob> jobs = job_chain();
   for (const Stage& stage : all_stages()) {
-    const int64_t ranks = ranks_of_stage(stage, config, most);
-    if (stage.name == "distill" && ranks > 1) distill_grid(config, teacher_shape(config), ranks, {});
+    const int64_t ranks = ranks_of_stage(stage, config, teacher, most, asked);
     for (ChainJob& job : jobs)
       if (std::find(job.stages.begin(), job.stages.end(), stage.name) != job.stages.end())
         job.ranks = std::max(job.ranks, ranks);
@@ -200,7 +195,10 @@ std::function<void(const VerbInput&)> add_submit(CLI::App& app) {
                  "Description of the cluster (see configs/site.yaml) instead of $TANGRAM_SITE, site.yaml beside the "
                  "config, or ~/.config/tangram/site.yaml")
       ->type_name("FILE");
-  app.add_option("--nodes", o->nodes, "Nodes for the stages that spread over processes, instead of the site's")
+  app.add_option(
+         "--nodes", o->nodes,
+         "Nodes for the stages that spread over processes, instead of the site's, of which each stage asks for no more "
+         "than its plan has work for")
       ->check(CLI::Range(1, 1 << 20));
   app.add_option("--ranks", o->ranks, "The same as a number of processes")->check(CLI::Range(1, 1 << 20));
   app.add_option("--run-dir", o->run_dir, "Folder of the run instead of the config's run_dir; all nodes see it");

@@ -31,33 +31,44 @@ double cost_of_stage(const GkdCosts& costs, int64_t begin, int64_t end) {
   return flops;
 }
 
-double best_of_all_cuts(const GkdCosts& costs, int64_t begin, int64_t stages) {
-  const auto blocks = std::ssize(costs.forward);
-  if (stages == 1) return cost_of_stage(costs, begin, blocks);
+// The longest time of a stage with the best of all ways to cut the blocks from `begin` on.
+double best_of_all_cuts(const GkdCosts& costs, int64_t begin, std::span<const double> speeds) {
+  const auto blocks = std::ssize(costs.forward), stages = std::ssize(speeds);
+  if (stages == 1) return cost_of_stage(costs, begin, blocks) / speeds[0];
   double least = 1e300;
   for (int64_t end = begin + 1; end + stages - 1 <= blocks; ++end)
-    least = std::min(least, std::max(cost_of_stage(costs, begin, end), best_of_all_cuts(costs, end, stages - 1)));
+    least = std::min(
+        least, std::max(cost_of_stage(costs, begin, end) / speeds[0], best_of_all_cuts(costs, end, speeds.subspan(1))));
   return least;
+}
+
+std::vector<double> random_speeds(uint64_t seed, int64_t count) {
+  std::vector<double> speeds;
+  for (int64_t r = 0; r < count; ++r) speeds.push_back(double(1 + random_below(4, seed, 7, uint64_t(r))) / 4);
+  return speeds;
 }
 
 TEST(GkdStages, AreCutAsWellAsCanBe) {
   for (uint64_t seed = 0; seed < 40; ++seed) {
     const GkdCosts costs = random_costs(seed, 9);
     for (const int64_t count : {1, 2, 4, 9}) {
-      const std::vector<GkdStage> stages = cut_student(costs, count);
+      const std::vector<double> speeds =
+          seed % 2 ? random_speeds(seed, count) : std::vector<double>(size_t(count), 1.0);
+      const std::vector<GkdStage> stages = cut_student(costs, speeds);
       ASSERT_EQ(std::ssize(stages), count);
       int64_t next = 0;
       double longest = 0, sum = 0;
       for (const GkdStage& stage : stages) {
         EXPECT_EQ(stage.begin, next);
         EXPECT_DOUBLE_EQ(stage.flops, cost_of_stage(costs, stage.begin, stage.end));
-        next = stage.end, longest = std::max(longest, stage.flops), sum += stage.flops;
+        const double seconds = stage.flops / speeds[size_t(&stage - stages.data())];
+        next = stage.end, longest = std::max(longest, seconds), sum += seconds;
       }
       EXPECT_EQ(next, 9);
-      EXPECT_DOUBLE_EQ(longest, best_of_all_cuts(costs, 0, count)) << seed << ", " << count;
-      EXPECT_DOUBLE_EQ(balance(stages), sum / double(count) / longest);
+      EXPECT_DOUBLE_EQ(longest, best_of_all_cuts(costs, 0, speeds)) << seed << ", " << count;
+      EXPECT_DOUBLE_EQ(balance(stages, speeds), sum / double(count) / longest);
     }
-    EXPECT_THROW(cut_student(costs, 10), Error);
+    EXPECT_THROW(cut_student(costs, std::vector<double>(10, 1.0)), Error);
   }
 }
 
@@ -91,16 +102,20 @@ TEST(UptrainGrid, TakesAllRanksThatItCan) {
     for (int64_t ranks = 1; ranks <= 24; ++ranks) {
       const GkdCosts costs = random_costs(seed, 5);
       const int64_t micro_batches = 8, shards = 4;
-      const UptrainGrid grid = uptrain_grid(costs, micro_batches, shards, ranks);
+      const std::vector<double> speeds = seed % 2 ? random_speeds(seed, ranks) : std::vector<double>();
+      const UptrainGrid grid = uptrain_grid(costs, micro_batches, shards, ranks, speeds);
       int64_t most = 0;
       double shortest = 1e300;
       for (const int64_t replicas : {1, 2, 4})
         for (int64_t stages = 1; stages <= 5 && stages * replicas <= ranks; ++stages) {
-          const double step = best_of_all_cuts(costs, 0, stages) * double(micro_batches / replicas + stages - 1);
+          std::vector<double> slowest(size_t(stages), 1.0);  // replica of each stage
+          for (int64_t r = 0; !speeds.empty() && r < stages * replicas; ++r)
+            slowest[size_t(r / replicas)] = std::min(slowest[size_t(r / replicas)], speeds[size_t(r)]);
+          const double step = best_of_all_cuts(costs, 0, slowest) * double(micro_batches / replicas + stages - 1);
           if (stages * replicas > most) most = stages * replicas, shortest = step;
           if (stages * replicas == most) shortest = std::min(shortest, step);
         }
-      EXPECT_EQ(grid.ranks(), most);
+      EXPECT_EQ(grid.shape().ranks(), most);
       EXPECT_DOUBLE_EQ(grid.step_flops(micro_batches), shortest);
     }
 }

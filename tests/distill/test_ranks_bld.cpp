@@ -1,5 +1,7 @@
 #include <gtest/gtest.h>
 
+#include <numeric>
+
 #include "nas/distill_grid.h"
 #include "tests/distill/bld_setting.h"
 #include "tests/kernels/test_ranks.h"
@@ -38,7 +40,10 @@ DistillGrid grid_of(const RanksCase& c, std::span<const Replacement> all, const 
   const Batch batch = blank_batch(kSmallBatchTokens, 8);
   grid.layer_flops = add_costs(grid.units, all, setting.teacher.config, c.dtype, options, batch, Device::cpu);
   grid.stages = cut_stages(grid.units, grid.layer_flops, std::vector<double>(size_t(c.stages), 1.0));
-  set_waves(grid, size_t(c.waves));
+  grid.speeds.assign(size_t(c.stages), 1.0);
+  std::vector<size_t> units(grid.units.size());
+  std::iota(units.begin(), units.end(), size_t{0});
+  add_waves(grid, units, size_t(c.waves));
   return grid;
 }
 

@@ -94,6 +94,17 @@ TEST_F(CommandsTest, AStageRunsAgainExactlyWhenItsInputsChange) {
   EXPECT_THAT(call({"run", config}).err, HasSubstr("belongs to another teacher"));
 }
 
+TEST_F(CommandsTest, ShardsIsShortForAKey) {
+  ASSERT_EQ(call({"run", config, "--set", "distill.micro_batches=8", "--shards", "4"}).code, 0);
+  const SearchConfig kept = read_search_config(folder / "run/config.yaml");
+  EXPECT_EQ(kept.distill.training.shards, 4);
+  EXPECT_EQ(kept.uptrain.training.shards, 1);
+  const Outcome refused = call({"run", config, "--set", "distill.micro_batches=8", "--shards", "3"});
+  EXPECT_EQ(refused.code, 2);
+  EXPECT_THAT(refused.err, HasSubstr("distill.shards"));
+  EXPECT_EQ(call({"use", config, "--shards", "4"}).code, 2);  // a stage that has none
+}
+
 TEST_F(CommandsTest, AStageVerbNeedsItsPredecessors) {
   const Outcome early = call({"use", config});
   EXPECT_EQ(early.code, 2);

@@ -9,7 +9,9 @@
 
 #include "blocks/checkpoint.h"
 #include "blocks/file.h"
+#include "nas/distill_grid.h"
 #include "nas/job_chain.h"
+#include "nas/plan.h"
 #include "nas/program.h"
 #include "tests/nas/command_line.h"
 #include "tests/small_model.h"
@@ -91,6 +93,39 @@ TEST_F(SubmitTest, ChainsEveryJobToTheOneBefore) {
   EXPECT_EQ(jobs[1].ranks, 6);
   EXPECT_EQ(jobs[5].stages, (std::vector<std::string>{"evaluate", "export", "report"}));
   EXPECT_THAT(outcome.out, HasSubstr("uptrain  105"));
+}
+
+// 3 layers: 6 units of work to distill in 4 shards, an FFN and attention each; 4 pieces to score; 3 blocks to uptrain.
+TEST_F(SubmitTest, AsksForNoMoreProcessesThanPlansHaveWorkFor) {
+  write_file_atomically(folder / "site.yaml",
+                        "partition: main\naccount: none\ngpus: none\nnodes: 50\nranks_per_node: 2\ncpus_per_rank: 1\n"
+                        "time_limit: 10 min\nlauncher: srun --mpi=pmix\n");
+  ASSERT_EQ(call({"submit", config, "--set", "score.tokens=2048", "--set", "uptrain.shards=1"}).code, 0);
+  std::vector<int64_t> ranks;
+  for (const ChainJob& job : read_jobs(run)) ranks.push_back(job.ranks);
+  EXPECT_EQ(ranks, (std::vector<int64_t>{1, 24, 4, 1, 3, 1}));
+  EXPECT_THAT(lines_of("sbatch.log")[1], HasSubstr("--nodes=12 --ntasks-per-node=2"));
+}
+
+// Oracle: the step of every number of ranks.
+TEST_F(SubmitTest, DistillAsksForTheFewestRanksOfTheShortestStep) {
+  for (const int64_t shards : {1, 4}) {
+    const SearchConfig c = read_search_config(config, std::vector{fmt::format("distill.shards={}", shards)});
+    const ModelConfig teacher = teacher_shape(c);
+    for (int64_t most = 1; most <= 26; ++most) {
+      std::map<int64_t, double> steps;
+      double shortest = 1e300;
+      for (int64_t ranks = 1; ranks <= most; ++ranks) try {
+          steps[ranks] = distill_grid(c, teacher, ranks, {}).slowest_flops(c.distill.training.micro_batches);
+          shortest = std::min(shortest, steps[ranks]);
+        } catch (const Error&) {
+        }
+      int64_t fewest = most;
+      for (const auto& [ranks, step] : steps)
+        if (step <= 1.01 * shortest) fewest = std::min(fewest, ranks);
+      EXPECT_EQ(useful_ranks(c, teacher, most), fewest) << most << " " << shards;
+    }
+  }
 }
 
 TEST_F(SubmitTest, EveryStageIsInOneJobThatHasAScript) {
