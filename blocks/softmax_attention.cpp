@@ -123,7 +123,9 @@ void attend_in_parts(Tensor out, Tensor q, Tensor k, Tensor v, std::span<const P
   };
   const PageTable table{cache.table.pages.first(static_cast<size_t>(cache.table.pages_per_sequence)),
                         cache.table.pages_per_sequence};
-  const int64_t ring = cache.pages.keys.rows / std::ssize(sequences.past.span());
+  const int64_t ring = sequences.past.size() > 1  // where the second sequence's begins
+                           ? cache.table.pages[static_cast<size_t>(table.pages_per_sequence)] * cache.pages.page_tokens
+                           : cache.pages.keys.rows;
   for (size_t i = 0; i < parts.size(); ++i) {
     const Part& p = parts[i];
     const auto rows_of = [&](Tensor x) { return x.row_range(p.first_row, p.rows); };
