@@ -47,12 +47,14 @@ void run_import(const Options& o, const VerbInput& in) {
                nlohmann::ordered_json{{"rows", report.rows},
                                       {"layers", table.layer_count},
                                       {"missing_scores", report.missing_scores},
-                                      {"missing_costs", report.missing_costs}}
+                                      {"missing_costs", report.missing_costs},
+                                      {"taken_as_zero", report.taken_as_zero}}
                    .dump(2));
     return;
   }
   fmt::print(in.out, "{}: {} replacements of {} layers; missing: {} scores, {} costs\n", o.out, report.rows,
              table.layer_count, report.missing_scores, report.missing_costs);
+  if (!report.taken_as_zero.empty()) fmt::print(in.out, "taken as 0: {}\n", fmt::join(report.taken_as_zero, ", "));
 }
 
 }  // namespace

@@ -53,6 +53,27 @@ double workspace_of(const ScoreTable& table, std::span<const int64_t> rows, size
   return rows.empty() ? table.workspace_bytes[scenario] : most;
 }
 
+// What an imported table must have for a limit on it, in words.
+std::string_view needs_of(Quantity quantity) {
+  switch (quantity) {
+    case Quantity::memory:
+      return "the imported table lacks a column weight_bytes";
+    case Quantity::kv_cache:
+      return "the imported table lacks a column kv_cache_bytes";
+    case Quantity::throughput:
+    case Quantity::latency:
+      return "the imported table lacks a column prefill_seconds or decode_seconds (0 in all its lines if that takes "
+             "no time)";
+    case Quantity::time_to_first_token:
+      return "the imported table lacks a column prefill_seconds";
+    case Quantity::time_per_output_token:
+      return "the imported table lacks a column decode_seconds";
+    case Quantity::parameters:
+      break;
+  }
+  return "the imported table lacks a column parameters";
+}
+
 // Output tokens of a scenario, for each device.
 double output_tokens(const Scenario& scenario) {
   return double(scenario.concurrency) * double(scenario.output_tokens) / double(scenario.tensor_parallel);
@@ -69,7 +90,8 @@ LinearLimit linear_limit(const ScoreTable& table, const Constraint& constraint, 
   if (!(constraint.bound > 0) || std::isinf(constraint.bound))
     throw bad_input("a limit on {} of {}; must be above 0", limit.name, constraint.bound);
   if (!std::isfinite(limit.fixed))
-    throw bad_input("the score table has no {} of what is outside the blocks; it has not been measured", limit.name);
+    throw bad_input("the score table has no {} of what is outside the blocks: it has not been measured, or {}",
+                    limit.name, needs_of(quantity));
   if (constraint.relative) {
     const double teacher = figure(table, teacher_rows(table), quantity, scenario);
     if (!std::isfinite(teacher)) throw bad_input("the score table has no {} of the teacher", limit.name);

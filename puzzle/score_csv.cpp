@@ -69,6 +69,7 @@ class CsvReader {
   CsvReader(const std::filesystem::path& path, const CsvMeaning& meaning, CsvReport& report)
       : path_(path), meaning_(meaning), report_(report), text_(read_text_file(path, kMostBytes)) {
     for (const Scenario& scenario : meaning.scenarios) add_scenario(table_, scenario);
+    has_column_.resize(table_.scenarios.size());
   }
 
   ScoreTable read() {
@@ -122,8 +123,11 @@ class CsvReader {
     const size_t dot = name.rfind('.');
     const std::string last = dot == std::string::npos ? name : name.substr(dot + 1);
     const std::string first = dot == std::string::npos ? "" : name.substr(0, dot);
-    if (const auto cost = std::find(kCostNames.begin(), kCostNames.end(), last); cost != kCostNames.end())
-      return {Field::cost, scenario_called(first, name), static_cast<Cost>(cost - kCostNames.begin())};
+    if (const auto cost = std::find(kCostNames.begin(), kCostNames.end(), last); cost != kCostNames.end()) {
+      const Column column{Field::cost, scenario_called(first, name), static_cast<Cost>(cost - kCostNames.begin())};
+      has_column_[column.index][static_cast<size_t>(column.cost)] = true;
+      return column;
+    }
     if (last == "standard_error") {
       if (std::find(names.begin(), names.end(), first) == names.end()) fail("column '{}': no metric '{}'", name, first);
       return {Field::standard_error, metric_called(first)};
@@ -188,7 +192,7 @@ class CsvReader {
     TableRow row{.first_layer = integer_in(fields[layer_column_], "layer"), .attention = {}, .ffn = {}};
     row.values.assign(table_.metrics.size(), kMissing);
     row.standard_errors = row.values;
-    row.costs.assign(table_.scenarios.size(), {0, 0, 0, 0});
+    row.costs = costs_without_columns();
     for (size_t c = 0; c < columns_.size(); ++c) {
       const Column& column = columns_[c];
       const std::string& field = fields[c];
@@ -247,14 +251,44 @@ class CsvReader {
     }
   }
 
+  bool has(size_t scenario, Cost cost) const { return has_column_[scenario][static_cast<size_t>(cost)]; }
+
+  /// What is known of a part's costs without reading its line: a cache that is beside weights may be none.
+  std::vector<ScenarioCosts> costs_without_columns() const {
+    std::vector<ScenarioCosts> costs(table_.scenarios.size());
+    for (size_t s = 0; s < costs.size(); ++s)
+      if (has(s, Cost::weight) && !has(s, Cost::kv_cache)) costs[s].kv_cache_bytes = 0;
+    return costs;
+  }
+
   void start_outside() {
-    table_.outside_parameters = 0;
-    table_.outside.assign(table_.scenarios.size(), {0, 0, 0, 0});
+    table_.outside = costs_without_columns();
     table_.workspace_bytes.assign(table_.scenarios.size(), 0);
   }
 
+  /// Costs that nobody gave: nothing, and the report says so.
+  void take_outside_as_zero() {
+    start_outside();
+    for (const Column& column : columns_) {
+      if (column.field == Field::parameters) table_.outside_parameters = 0;
+      if (column.field == Field::cost && column.cost != Cost::workspace)
+        cost_in(table_.outside[column.index], column.cost) = 0;
+      if (column.field == Field::parameters || column.field == Field::cost) lacks_outside_ = true;
+    }
+  }
+
+  void name_what_is_zero() {
+    if (lacks_outside_) report_.taken_as_zero.emplace_back("all that is outside the blocks (no row 'outside')");
+    for (size_t s = 0; s < table_.scenarios.size(); ++s)
+      for (const Cost cost : {Cost::kv_cache, Cost::workspace})
+        if (has(s, Cost::weight) && !has(s, cost))
+          report_.taken_as_zero.push_back(
+              fmt::format("{}.{} (no such column)", table_.scenarios[s].name, kCostNames[static_cast<size_t>(cost)]));
+  }
+
   void finish() {
-    if (!has_outside_) start_outside();
+    if (!has_outside_) take_outside_as_zero();
+    name_what_is_zero();
     for (size_t s = 0; s < table_.scenarios.size(); ++s) table_.sources[s].name = "imported";
     for (size_t m = 0; m < table_.metrics.size(); ++m) {
       TableMetric& metric = table_.metrics[m];
@@ -283,7 +317,8 @@ class CsvReader {
   const std::string text_;
   size_t at_ = 0, line_ = 0, layer_column_ = 0;
   std::vector<Column> columns_;
-  bool has_outside_ = false;
+  std::vector<std::array<bool, kCostNames.size()>> has_column_;  // (scenarios, costs)
+  bool has_outside_ = false, lacks_outside_ = false;
   ScoreTable table_;
 };
 

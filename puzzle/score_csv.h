@@ -18,6 +18,7 @@ struct CsvMeaning {
 struct CsvReport {
   int64_t rows = 0;
   int64_t missing_scores = 0, missing_costs = 0;  ///< cells that are empty, NaN or infinite
+  std::vector<std::string> taken_as_zero = {};    ///< costs that the text does not have, in words
 };
 
 /// A score table from a text of comma-separated values (RFC 4180: fields may be quoted), so that what other tools have
@@ -33,9 +34,11 @@ struct CsvReport {
 ///   X.standard_error       of the metric X
 ///   anything else          a metric
 ///
-/// Costs whose column is missing are 0, and so are those outside the blocks where there is no such row; a cell that is
-/// empty or no finite number is missing, and such replacements are left out of searches. The teacher's own metrics are
-/// those of the row `outside`, or else those that all of its own rows have in common.
+/// A cost whose column is missing is not known, and a limit that needs it is refused. Beside weight_bytes, the other
+/// two columns of bytes may be missing and are then 0, and so are the costs outside the blocks where there is no such
+/// row: the report names them. A cell that is empty or no finite number is missing, and such replacements are left out
+/// of searches. The teacher's own metrics are those of the row `outside`, or else those that all of its own rows have
+/// in common.
 ///
 /// Throws Error (bad_input) with file and line for text that is malformed, numbers that are none, unknown scenarios,
 /// rows that are there twice, and for a table without a metric or without the teacher's own.

@@ -12,6 +12,7 @@
 namespace tangram {
 namespace {
 
+using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
 constexpr const char* kTable =
@@ -67,6 +68,32 @@ TEST_F(ScoreCsv, ColumnsAreWhatTheirNamesSay) {
   EXPECT_EQ(report.missing_scores, 2);
   EXPECT_EQ(report.missing_costs, 1);
   EXPECT_EQ(figure(table, teacher_rows(table), Quantity::memory, 0), 180);
+}
+
+TEST_F(ScoreCsv, CostsWithoutAColumnAreNotKnown) {
+  const ScoreTable table = read(kTable);
+  EXPECT_TRUE(std::isnan(table.rows[0].costs[0].prefill_seconds) && std::isnan(table.outside[0].prefill_seconds));
+  const auto refusal_of = [&](Quantity quantity) {
+    const std::vector<Constraint> limits{{quantity, "", 1e9}};
+    return message_of([&] { make_problem(table, "kl", limits); });
+  };
+  EXPECT_THAT(refusal_of(Quantity::latency), HasSubstr("lacks a column prefill_seconds or decode_seconds"));
+  EXPECT_THAT(refusal_of(Quantity::time_to_first_token), HasSubstr("lacks a column prefill_seconds"));
+  EXPECT_THAT(refusal_of(Quantity::parameters), HasSubstr("lacks a column parameters"));
+  EXPECT_EQ(refusal_of(Quantity::memory), "");
+  EXPECT_EQ(refusal_of(Quantity::time_per_output_token), "");
+}
+
+TEST_F(ScoreCsv, WhatIsTakenAsNothingIsNamed) {
+  read(kTable);
+  EXPECT_THAT(report.taken_as_zero, ElementsAre(HasSubstr("chat.kv_cache_bytes"), HasSubstr("chat.workspace_bytes")));
+  const ScoreTable bare = read("layer,attention,teacher,kl,parameters,prefill_seconds\n0,gqa_2,1,0,4,1\n");
+  EXPECT_THAT(report.taken_as_zero, ElementsAre(HasSubstr("no row 'outside'")));
+  EXPECT_EQ(bare.outside_parameters, 0);
+  EXPECT_EQ(bare.outside[0].prefill_seconds, 0);
+  EXPECT_TRUE(std::isnan(bare.outside[0].weight_bytes) && std::isnan(bare.outside[0].decode_seconds));
+  read("layer,attention,teacher,kl\n0,gqa_2,1,0\n");  // nothing costs anything, so nothing is left out
+  EXPECT_TRUE(report.taken_as_zero.empty());
 }
 
 TEST_F(ScoreCsv, ComesBackFromAScoreFile) {
