@@ -16,7 +16,7 @@ double taken(const MeasuredRuntime& runtime, const Scenario& scenario, Quantity 
 void check_limits(std::vector<MeasuredRuntime>& runtimes, const std::vector<Scenario>& scenarios,
                   const std::function<std::vector<Constraint>(const std::string& student)>& limits_of);
 
-/// `memory 412.0 MiB of the limit 400.0 MiB: MISSED by 3 %`, or `: kept`.
+/// `memory 412 MiB of the limit 400 MiB: MISSED by 3 %`, or `: kept`.
 std::string limit_text(const TakenLimit& limit);
 
 }  // namespace tangram

@@ -31,9 +31,9 @@ constexpr double kMiB = 1 << 20;
 TEST(TakenLimits, MemoryBesideItsLimitByHand) {
   const std::vector<MeasuredRuntime> one = {runtime("student", "chat", 1, 412 * kMiB)};
   EXPECT_THAT(texts(one, {{Quantity::memory, "chat", 400 * kMiB}}),
-              ElementsAre("student, chat: memory 412.0 MiB of the limit 400.0 MiB: MISSED by 3 %"));
+              ElementsAre("student, chat: memory 412 MiB of the limit 400 MiB: MISSED by 3 %"));
   EXPECT_THAT(texts(one, {{Quantity::memory, "", 413 * kMiB}}),
-              ElementsAre("student, chat: memory 412.0 MiB of the limit 413.0 MiB: kept"));
+              ElementsAre("student, chat: memory 412 MiB of the limit 413 MiB: kept"));
   EXPECT_THAT(texts(one, {{Quantity::memory, "batch", 4}, {Quantity::parameters, "", 4}}), ElementsAre());
 }
 
@@ -41,7 +41,7 @@ TEST(TakenLimits, MemoryBesideItsLimitByHand) {
 TEST(TakenLimits, PartsOfTheTeachersCountWhatItTook) {
   const std::vector<Constraint> half = {{Quantity::memory, "", 0.5, true}};
   EXPECT_THAT(texts({runtime("teacher", "chat", 2, 800 * kMiB), runtime("student", "chat", 1, 500 * kMiB)}, half),
-              ElementsAre("student, chat: memory 500.0 MiB of the limit 400.0 MiB: MISSED by 25 %"));
+              ElementsAre("student, chat: memory 500 MiB of the limit 400 MiB: MISSED by 25 %"));
   EXPECT_THAT(texts({runtime("teacher", "batch@2", 2, 800 * kMiB), runtime("student", "chat", 1, 500 * kMiB)}, half),
               ElementsAre());
 }
@@ -71,7 +71,7 @@ TEST(TakenLimits, AFreeBatchSizeNeedKeepThemOnce) {
   const std::vector<MeasuredRuntime> both = {runtime("student", "batch@2", 1, 400 * kMiB),
                                              runtime("student", "batch@8", 1, 600 * kMiB)};
   EXPECT_THAT(texts(both, {{Quantity::memory, "batch", 500 * kMiB}}),
-              ElementsAre("student, batch@2: memory 400.0 MiB of the limit 500.0 MiB: kept"));
+              ElementsAre("student, batch@2: memory 400 MiB of the limit 500 MiB: kept"));
   EXPECT_EQ(texts(both, {{Quantity::memory, "batch", 300 * kMiB}}).size(), 2u);
   EXPECT_EQ(texts(both, {{Quantity::memory, "batch@8", 500 * kMiB}}).size(), 1u) << "that one is asked for";
 }

