@@ -147,15 +147,19 @@ void model_hidden(Tensor hidden, const Model& model, Indices tokens, const Seque
 
 void model_infer(Tensor hidden, const Model& model, Indices tokens, const Sequences& sequences, KvCache& cache,
                  Context& ctx) {
+  CHECK(std::ssize(sequences.past) <= cache.sequences(), "{} sequences for a cache of {}", sequences.past.size(),
+        cache.sequences());
   for (size_t s = 0; s < sequences.past.span().size(); ++s)
     CHECK(sequences.past[s] + sequences.offsets[s + 1] - sequences.offsets[s] <= cache.capacity_tokens(),
           "sequence {} outgrows its cache of {} tokens", s, cache.capacity_tokens());
   embed(hidden, model, tokens, ctx);
   const WeightsAtRest at_rest(ctx);
-  for (size_t l = 0; l < model.blocks.size(); ++l)
-    for (Subblock s : kSubblocks)
-      subblock_infer(hidden, model.blocks[l].of(s), model.config, cache.layer(static_cast<int64_t>(l), ctx), sequences,
-                     ctx);
+  for (size_t l = 0; l < model.blocks.size(); ++l) {
+    LayerCache layer = cache.layer(static_cast<int64_t>(l), ctx);
+    PageTable& table = layer.table;  // of the batch's sequences, the first of the cache's
+    table.pages = table.pages.first(sequences.past.size() * static_cast<size_t>(table.pages_per_sequence));
+    for (Subblock s : kSubblocks) subblock_infer(hidden, model.blocks[l].of(s), model.config, layer, sequences, ctx);
+  }
   final_norm_forward(hidden, model, hidden, ctx);
 }
 

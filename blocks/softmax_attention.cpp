@@ -2,6 +2,7 @@
 
 #include "blocks/block.h"
 #include "blocks/initialise.h"
+#include "kernels/transfer.h"
 
 namespace tangram {
 namespace {
@@ -82,6 +83,62 @@ void softmax_attention_backward(Tensor dproj, Grads grads, Tensor dy, Tensor pro
   rope_backward(dk, sequences.rope, ctx);
 }
 
+namespace {
+
+/// New tokens whose keys are written before their queries look: rows of the batch, and whose.
+struct Part {
+  int64_t sequence, first_row, rows, past;
+};
+
+// The batch in parts that a layer's ring takes at once; empty where it takes all of it.
+std::vector<Part> ring_parts(const LayerCache& cache, const Sequences& sequences) {
+  const std::span<const int32_t> offsets = sequences.offsets.span(), past = sequences.past.span();
+  std::vector<Part> parts;
+  bool fits = true;
+  for (size_t s = 0; s < past.size(); ++s)  // only a GPU knows those of a graph, which bring one token each
+    fits = fits && offsets[s + 1] - offsets[s] <= cache.tokens_at_once;
+  if (fits) return parts;
+  for (size_t s = 0; s < past.size(); ++s)
+    for (int64_t n = offsets[s]; n < offsets[s + 1]; n += parts.back().rows)
+      parts.push_back(
+          {static_cast<int64_t>(s), n, std::min(cache.tokens_at_once, offsets[s + 1] - n), past[s] + n - offsets[s]});
+  return parts;
+}
+
+// Writes and attends part by part: each overwrites only what those after it do not look at.
+void attend_in_parts(Tensor out, Tensor q, Tensor k, Tensor v, std::span<const Part> parts, const AttentionShape& shape,
+                     const LayerCache& cache, const Sequences& sequences, Context& ctx) {
+  std::vector<int32_t> numbers;  // of each part: its offsets 0 and rows, and what is cached before it
+  for (const Part& p : parts)
+    numbers.insert(numbers.end(), {0, static_cast<int32_t>(p.rows), static_cast<int32_t>(p.past)});
+  ArenaScope scope(ctx.scratch);
+  Tensor sent;
+  if (ctx.device == Device::cuda) {
+    sent = ctx.scratch.tensor(1, std::ssize(numbers), DType::i32);
+    transfer(sent, view_of(numbers.data(), 1, std::ssize(numbers)), ctx);
+  }
+  const auto list = [&](size_t first, size_t count) {
+    const auto host = std::span<const int32_t>(numbers).subspan(first, count);
+    return sent.cols > 0 ? Indices(host, sent.col_range(int64_t(first), int64_t(count))) : Indices(host);
+  };
+  const PageTable table{cache.table.pages.first(static_cast<size_t>(cache.table.pages_per_sequence)),
+                        cache.table.pages_per_sequence};
+  const int64_t ring = sequences.past.size() > 1  // where the second sequence's begins
+                           ? cache.table.pages[static_cast<size_t>(table.pages_per_sequence)] * cache.pages.page_tokens
+                           : cache.pages.keys.rows;
+  for (size_t i = 0; i < parts.size(); ++i) {
+    const Part& p = parts[i];
+    const auto rows_of = [&](Tensor x) { return x.row_range(p.first_row, p.rows); };
+    const KvPages pages{cache.pages.keys.row_range(p.sequence * ring, ring),
+                        cache.pages.values.row_range(p.sequence * ring, ring), cache.pages.page_tokens};
+    const Indices offsets = list(3 * i, 2), past = list(3 * i + 2, 1);
+    rope_kv_write(pages, rows_of(q), rows_of(k), rows_of(v), rows_of(sequences.rope), table, offsets, past, ctx);
+    attention_cached(rows_of(out), rows_of(q), pages, table, shape, offsets, past, ctx);
+  }
+}
+
+}  // namespace
+
 void softmax_attention_infer(Tensor y, const Normed& x, Params params, const AttentionShape& shape,
                              const LayerCache& cache, const Sequences& sequences, Context& ctx) {
   ArenaScope scope(ctx.scratch);
@@ -90,8 +147,12 @@ void softmax_attention_infer(Tensor y, const Normed& x, Params params, const Att
   const Tensor out = ctx.scratch.tensor(y.rows, width, y.dtype);
   norm_matmul(proj, x, params.first(3), ctx);
   const auto [q, k, v] = split_projection(proj, shape);
-  rope_kv_write(cache.pages, q, k, v, sequences.rope, cache.table, sequences.offsets, sequences.past, ctx);
-  attention_cached(out, q, cache.pages, cache.table, shape, sequences.offsets, sequences.past, ctx);
+  if (const std::vector<Part> parts = ring_parts(cache, sequences); !parts.empty()) {
+    attend_in_parts(out, q, k, v, parts, shape, cache, sequences, ctx);
+  } else {
+    rope_kv_write(cache.pages, q, k, v, sequences.rope, cache.table, sequences.offsets, sequences.past, ctx);
+    attention_cached(out, q, cache.pages, cache.table, shape, sequences.offsets, sequences.past, ctx);
+  }
   matmul_forward(y, out, params[3], ctx, /*accumulate=*/true);
 }
 

@@ -49,6 +49,9 @@ struct Sequences {
 struct LayerCache {
   KvPages pages;
   PageTable table;
+  /// New tokens of a sequence that may be written before attention looks at them. Where it is limited, the pages of a
+  /// sequence are a ring (kv_cache.h): those of sequence s are rows [s R, (s + 1) R), in the order of the first one's.
+  int64_t tokens_at_once = std::numeric_limits<int64_t>::max();
 };
 
 /// A subblock's shape: the teacher's config and the variant's own size.

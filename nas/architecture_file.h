@@ -15,6 +15,7 @@ struct ChosenBlock {
   int64_t layers = 1;      ///< of the teacher's that it stands for
   bool together = false;   ///< a pair or span, trained and scored as one
   std::string where = {};  ///< its place in a file, for messages
+  bool teacher = false;    ///< wholly the teacher's own; not written, and so known of a student that was just found
 };
 
 /// A student that a search chose, as `architectures/<name>.yaml` keeps it: which blocks it has, and what was predicted

@@ -26,11 +26,13 @@ using Part = std::function<ModelledTime(const Hardware&)>;
 // Both phases of a part that was measured.
 void add_points(std::vector<TimedPoint>& points, const std::string& name, const ScenarioCosts& costs,
                 const Part& part) {
+  const bool disturbed = costs.is_disturbed == 1;
   if (costs.prefill_seconds > 0)
     points.push_back(
-        {name + ", prefill", costs.prefill_seconds, [part](const Hardware& h) { return part(h).prefill; }});
+        {name + ", prefill", costs.prefill_seconds, [part](const Hardware& h) { return part(h).prefill; }, disturbed});
   if (costs.decode_seconds > 0)
-    points.push_back({name + ", decode", costs.decode_seconds, [part](const Hardware& h) { return part(h).decode; }});
+    points.push_back(
+        {name + ", decode", costs.decode_seconds, [part](const Hardware& h) { return part(h).decode; }, disturbed});
 }
 
 // All that was measured for the scenarios, once: layers of one model have equal shapes.
@@ -56,6 +58,67 @@ std::vector<TimedPoint> measured_points(const ScoreTable& table, const std::vect
   return points;
 }
 
+// What an efficiency above 1 means.
+std::string_view reason_above_one(Term term) {
+  switch (term) {
+    case Term::matmul_compute:
+    case Term::attention_prefill:
+      return "the description understates the machine's arithmetic";
+    case Term::overhead:
+      return "starts cost less than launch_seconds and step_seconds state";
+    case Term::all_reduce:
+      return "the description understates its links";
+    case Term::matmul_memory:
+    case Term::attention_decode:
+    case Term::elementwise:
+      break;
+  }
+  return "caches gave bytes faster than memory's rate, which larger layers will not see, or memory_bandwidth is "
+         "understated";
+}
+
+// A line for each efficiency above 1.
+std::vector<std::string> remarks_of(const Hardware& hardware) {
+  std::vector<std::string> remarks;
+  for (size_t t = 0; t < kTermCount; ++t)
+    if (hardware.efficiency[t].value > 1 && hardware.efficiency[t].error > 0)
+      remarks.push_back(fmt::format("{} {:.3g} is above 1: {}", kTermNames[t], hardware.efficiency[t].value,
+                                    reason_above_one(static_cast<Term>(t))));
+  return remarks;
+}
+
+/// Which points of a fit do not count, and why.
+struct LeftOut {
+  int64_t disturbed = 0, disturbed_but_used = 0;
+  std::vector<std::string> far;  // by name
+};
+
+LeftOut left_out(const std::vector<TimedPoint>& points, const Calibration& fit) {
+  LeftOut out;
+  for (size_t i = 0; i < points.size(); ++i) {
+    out.disturbed += points[i].is_disturbed && !fit.used[i];
+    out.disturbed_but_used += points[i].is_disturbed && fit.used[i];
+    if (!points[i].is_disturbed && !fit.used[i]) out.far.push_back(points[i].name);
+  }
+  return out;
+}
+
+std::string left_out_text(const LeftOut& out, size_t points) {
+  std::string text;
+  if (out.disturbed > 0)
+    text += fmt::format("{} of {} points were timed while other work kept the machine busy, and are left out\n",
+                        out.disturbed, points);
+  if (out.disturbed_but_used > 0)
+    text += fmt::format(
+        "{} of {} points were timed while other work kept the machine busy; too few others are there "
+        "to leave them out: do not trust this fit\n",
+        out.disturbed_but_used, points);
+  if (!out.far.empty())
+    text += fmt::format("{} of {} points are far from the model of all others, and left out: {}\n", out.far.size(),
+                        points, fmt::join(out.far, "; "));
+  return text;
+}
+
 double median_error(const std::vector<TimedPoint>& points, const std::vector<double>& modelled) {
   std::vector<double> errors;
   for (size_t i = 0; i < points.size(); ++i) errors.push_back(std::abs(modelled[i] / points[i].seconds - 1));
@@ -69,12 +132,14 @@ void print_json(const std::vector<TimedPoint>& points, const Calibration& fit, c
   for (size_t t = 0; t < kTermCount; ++t)
     json["efficiency"][std::string(kTermNames[t])] = {{"value", fit.hardware.efficiency[t].value},
                                                       {"error", fit.hardware.efficiency[t].error}};
+  json["remarks"] = remarks_of(fit.hardware);
   json["points"] = nlohmann::ordered_json::array();
   for (size_t i = 0; i < points.size(); ++i)
     json["points"].push_back({{"name", points[i].name},
                               {"measured_seconds", points[i].seconds},
                               {"stated_seconds", fit.before[i]},
                               {"fitted_seconds", fit.after[i]},
+                              {"disturbed", points[i].is_disturbed},
                               {"used", bool(fit.used[i])}});
   fmt::print(in.out, "{}\n", json.dump(2));
 }
@@ -91,13 +156,13 @@ void print_text(const std::vector<TimedPoint>& points, const Calibration& fit, c
                                  fmt::format("{:.3g}", fit.hardware.efficiency[t].value),
                                  fmt::format("{:.0f} %", 100 * fit.hardware.efficiency[t].error)});
   fmt::print(in.out, "{}\n{}", format_table(times), format_table(efficiencies));
-  fmt::print(
-      in.out,
-      "median distance from the measured: {:.0f} % before, {:.0f} % after; scatter about the model {:.0f} %; {} of {} "
-      "points are outliers and left out\n"
-      "This machine's description is in {}\n",
-      100 * median_error(points, fit.before), 100 * median_error(points, fit.after), 100 * fit.hardware.residual,
-      std::count(fit.used.begin(), fit.used.end(), false), points.size(), file);
+  for (const std::string& remark : remarks_of(fit.hardware)) fmt::print(in.out, "{}\n", remark);
+  fmt::print(in.out, "{}", left_out_text(left_out(points, fit), points.size()));
+  fmt::print(in.out,
+             "median distance from the measured: {:.0f} % before, {:.0f} % after; scatter about the model {:.0f} %\n"
+             "This machine's description is in {}\n",
+             100 * median_error(points, fit.before), 100 * median_error(points, fit.after), 100 * fit.hardware.residual,
+             file);
 }
 
 }  // namespace
@@ -136,9 +201,13 @@ void calibrate_hardware(const SearchConfig& config, Context& ctx, const VerbInpu
   const Hardware stated = describe_this_machine(ctx);
   const Calibration fit = calibrate(stated, points);
   const std::filesystem::path file = config.run_dir / "calibrated.yaml";
-  write_file_atomically(file, write_hardware(fit.hardware, fmt::format("# Fitted to {} times that `tangram measure` "
-                                                                       "took, with {} threads.\n",
-                                                                       points.size(), ctx.threads)));
+  const auto used = std::count(fit.used.begin(), fit.used.end(), true);
+  std::string remark = fmt::format("# Fitted to {} of {} times that `tangram measure` took, with {} threads.\n", used,
+                                   points.size(), ctx.threads);
+  for (const std::string& line : remarks_of(fit.hardware)) remark += fmt::format("# {}\n", line);
+  if (const LeftOut out = left_out(points, fit); out.disturbed_but_used > 0)
+    remark += fmt::format("# {} of them were disturbed by other work.\n", out.disturbed_but_used);
+  write_file_atomically(file, write_hardware(fit.hardware, remark));
   const std::string shown = file.lexically_proximate(std::filesystem::current_path()).string();
   in.json ? print_json(points, fit, shown, in) : print_text(points, fit, stated, shown, in);
 }

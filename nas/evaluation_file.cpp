@@ -7,6 +7,13 @@ namespace tangram {
 
 static constexpr int64_t kMaxBytes = int64_t{64} << 20;
 
+static nlohmann::ordered_json json_of(const std::vector<TakenLimit>& limits) {
+  nlohmann::ordered_json json = nlohmann::ordered_json::array();
+  for (const TakenLimit& l : limits)
+    json.push_back({{"quantity", l.quantity}, {"limit", l.limit}, {"taken", l.taken}, {"missed", l.missed}});
+  return json;
+}
+
 void write_evaluations(const std::filesystem::path& path, const std::vector<Evaluation>& evaluations) {
   nlohmann::ordered_json models = nlohmann::ordered_json::array();
   for (const Evaluation& e : evaluations) {
@@ -57,7 +64,8 @@ void write_runtimes(const std::filesystem::path& path, const std::vector<Measure
                     {"weight_bytes", r.weight_bytes},
                     {"kv_cache_bytes", r.kv_cache_bytes},
                     {"workspace_bytes", r.workspace_bytes},
-                    {"is_disturbed", r.is_disturbed}});
+                    {"is_disturbed", r.is_disturbed},
+                    {"limits", json_of(r.limits)}});
   write_file_atomically(path, json.dump(1) + "\n");
 }
 
@@ -65,9 +73,13 @@ std::vector<MeasuredRuntime> read_runtimes(const std::filesystem::path& path) {
   std::vector<MeasuredRuntime> runtimes;
   if (!std::filesystem::exists(path)) return runtimes;
   try {
-    for (const nlohmann::json& r : parse_json(read_text_file(path, kMaxBytes), path.string(), 4))
+    for (const nlohmann::json& r : parse_json(read_text_file(path, kMaxBytes), path.string(), 6)) {
       runtimes.push_back({r.at("name"), r.at("scenario"), r.at("prefill_seconds"), r.at("decode_seconds"),
                           r.at("weight_bytes"), r.at("kv_cache_bytes"), r.at("workspace_bytes"), r.at("is_disturbed")});
+      if (!r.contains("limits")) continue;  // of an older run
+      for (const nlohmann::json& l : r.at("limits"))
+        runtimes.back().limits.push_back({l.at("quantity"), l.at("limit"), l.at("taken"), l.at("missed")});
+    }
   } catch (const nlohmann::json::exception& error) {
     throw bad_input("{}: {}; run the evaluate stage again", path.string(), error.what());
   }
@@ -80,6 +92,15 @@ std::string disturbance_text(int64_t disturbed, int64_t timings, std::string_vie
       "tangram "
       "{} CONFIG.yaml --again",
       disturbed, timings, verb);
+}
+
+std::string disturbance_text(const ScoreTable& table) {
+  std::string text;
+  for (size_t s = 0; s < table.sources.size(); ++s)
+    if (const CostSource& source = table.sources[s]; source.disturbed_timings > 0)
+      text += fmt::format("scenario {}: {}\n", table.scenarios[s].name,
+                          disturbance_text(int64_t(source.disturbed_timings), int64_t(source.timings), "measure"));
+  return text;
 }
 
 }  // namespace tangram

@@ -12,9 +12,10 @@ std::vector<ChosenBlock> blocks_of_rows(const ScoreTable& table, std::span<const
     const TableRow& row = table.rows[static_cast<size_t>(r)];
     if (row.attention.empty()) {
       blocks.back().ffn = row.ffn;
+      blocks.back().teacher = blocks.back().teacher && row.teacher;
       continue;
     }
-    blocks.push_back({.attention = row.attention, .ffn = row.ffn, .layers = row.layer_count});
+    blocks.push_back({.attention = row.attention, .ffn = row.ffn, .layers = row.layer_count, .teacher = row.teacher});
     blocks.back().together = !row.ffn.empty() && !row.teacher;
   }
   return blocks;
@@ -56,8 +57,8 @@ ChosenArchitecture student_in_context(const ScoreTable& table, const Problem& pr
 Table block_table(const ChosenArchitecture& student) {
   Table table{.header = {"layers", "attention", "ffn", "scored"}, .rows = {}};
   const auto same = [](const ChosenBlock& a, const ChosenBlock& b) {
-    return std::tie(a.attention, a.ffn, a.together) == std::tie(b.attention, b.ffn, b.together) && a.layers == 1 &&
-           b.layers == 1;
+    return std::tie(a.attention, a.ffn, a.together, a.teacher) == std::tie(b.attention, b.ffn, b.together, b.teacher) &&
+           a.layers == 1 && b.layers == 1;
   };
   int64_t first = 0;
   for (size_t i = 0; i < student.blocks.size();) {
@@ -70,6 +71,7 @@ Table block_table(const ChosenArchitecture& student) {
                           block.attention, block.ffn,
                           block.layers > 1 ? "as one block"
                           : block.together ? "together"
+                          : block.teacher  ? "the teacher's own"
                                            : "as the sum of its parts"});
     first = next;
   }

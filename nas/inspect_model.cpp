@@ -68,13 +68,13 @@ void print_json(const ModelDescription& model, const Stored& stored, int64_t par
                                  {"dtype", name_of(stored.dtype)},
                                  {"parameters", parameters},
                                  {"bytes", stored.bytes},
-                                 {"kv_bytes_per_token", KvCache::bytes(model.architecture, c, 1, stored.dtype)}};
+                                 {"kv_bytes_per_token", KvCache::bytes(model.architecture, c, 1, 1, stored.dtype)}};
   json["blocks"] = nlohmann::ordered_json::array();
   for (const BlockChoice& block : model.architecture)
     json["blocks"].push_back({{"attention", block.attention.name()},
                               {"ffn", block.ffn.name()},
                               {"parameters", block_parameters(block, c)},
-                              {"kv_bytes_per_token", KvCache::bytes({block}, c, 1, stored.dtype)}});
+                              {"kv_bytes_per_token", KvCache::bytes({block}, c, 1, 1, stored.dtype)}});
   fmt::print(in.out, "{}\n", json.dump(2));
 }
 
@@ -102,14 +102,14 @@ void inspect_model(const std::filesystem::path& folder, const VerbInput& in) {
              c.tie_word_embeddings ? " (head tied)" : "", c.max_position_embeddings);
   fmt::print(in.out, "{} parameters, {} as {}; KV cache {} a token\n\n", format_count(double(parameters)),
              format_bytes(double(stored.bytes)), name_of(stored.dtype),
-             format_bytes(double(KvCache::bytes(model.architecture, c, 1, stored.dtype))));
+             format_bytes(double(KvCache::bytes(model.architecture, c, 1, 1, stored.dtype))));
   Table table = block_table(model.architecture);
   table.header.insert(table.header.end(), {"parameters each", "KV cache a token"});
   const auto runs = runs_of(model.architecture);
   for (size_t i = 0; i < runs.size(); ++i) {
     const BlockChoice& block = model.architecture[runs[i].first];
     table.rows[i].push_back(format_count(double(block_parameters(block, c))));
-    table.rows[i].push_back(format_bytes(double(KvCache::bytes({block}, c, 1, stored.dtype))));
+    table.rows[i].push_back(format_bytes(double(KvCache::bytes({block}, c, 1, 1, stored.dtype))));
   }
   fmt::print(in.out, "{}", format_table(table));
 }

@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "nas/evaluation_file.h"
 #include "nas/inspect.h"
 #include "nas/table.h"
 #include "puzzle/outliers.h"
@@ -112,7 +113,9 @@ nlohmann::ordered_json scenarios_json(const ScoreTable& table) {
                          {"prefill_factor", source.prefill_factor},
                          {"decode_factor", source.decode_factor},
                          {"prefill_error", source.prefill_error},
-                         {"decode_error", source.decode_error}});
+                         {"decode_error", source.decode_error},
+                         {"timings", source.timings},
+                         {"disturbed_timings", source.disturbed_timings}});
   }
   return scenarios;
 }
@@ -163,6 +166,7 @@ void print_scenarios(const ScoreTable& table, const VerbInput& in) {
                table.rows.size());
     print_source(source, in);
   }
+  fmt::print(in.out, "{}", disturbance_text(table));
 }
 
 // The metric that is shown unless another is asked for.

@@ -8,6 +8,8 @@
 #include "nas/evaluation_file.h"
 #include "nas/run_files.h"
 #include "nas/stages.h"
+#include "nas/taken_limits.h"
+#include "puzzle/costs.h"
 #include "puzzle/quiet_timer.h"
 
 namespace tangram {
@@ -113,34 +115,50 @@ WholeRun run_whole(const Architecture& blocks, const ModelConfig& config, const 
   return measure_whole(blocks, config, scenario, {}, own);
 }
 
-// Times and memory of the searched students as whole models, in every scenario that this machine can run.
+// The limits of a student's target.
+std::vector<Constraint> limits_of(const std::string& student, const std::vector<ChosenArchitecture>& all,
+                                  const SearchConfig& config) {
+  for (const ChosenArchitecture& chosen : all)
+    for (const TargetConfig& target : config.constraints)
+      if (chosen.name == student && chosen.target == target.name) return constraints_of(target);
+  return {};
+}
+
+// Times and memory of the searched students as whole models, and of the teacher where it fits, in every scenario that
+// this machine can run.
 std::vector<MeasuredRuntime> measure_runtimes(const std::vector<ChosenArchitecture>& all, const ModelConfig& teacher,
                                               const StageInput& in) {
   std::vector<MeasuredRuntime> runtimes;
-  for (const Scenario& scenario : scenarios_of(in.config)) check_runnable(scenario);
+  const std::vector<Scenario> scenarios = scenarios_of(in.config);
+  for (const Scenario& scenario : scenarios) check_runnable(scenario);
   QuietTimer timer(in.ctx);
   std::vector<QuietTimer::Timing> timings;
-  Progress progress(in.console, "evaluate: time", "architectures", double(all.size()));
-  for (size_t i = 0; i < all.size(); ++i) {
-    if (!is_searched(all[i])) continue;
-    const Architecture blocks = blocks_of(all[i], teacher);
+  const auto measure = [&](const std::string& name, const Architecture& blocks) {
     ModelConfig config = teacher;
     config.num_hidden_layers = std::ssize(blocks);
-    for (const Scenario& scenario : scenarios_of(in.config)) {
+    for (const Scenario& scenario : scenarios) {
       WholeRun whole;
       const QuietTimer::Timing timing = timer.time([&] {
         whole = run_whole(blocks, config, scenario, in.ctx);
         return whole.runtime;
       });
-      runtimes.push_back({all[i].name, scenario.name, timing.runtime.prefill_seconds, timing.runtime.decode_seconds,
+      runtimes.push_back({name, scenario.name, timing.runtime.prefill_seconds, timing.runtime.decode_seconds,
                           double(whole.weight_bytes), double(whole.kv_cache_bytes), double(whole.workspace_bytes)});
       timings.push_back(timing);
     }
+  };
+  const Architecture own = teacher_architecture(teacher);
+  const double teacher_bytes = model_parameters(own, teacher) * double(size_of(DType::f32));
+  if (teacher_bytes < 0.5 * double(memory_bytes(in.ctx))) measure(kTeacher, own);  // beside the one that is loaded
+  Progress progress(in.console, "evaluate: time", "architectures", double(all.size()));
+  for (size_t i = 0; i < all.size(); ++i) {
+    if (is_searched(all[i])) measure(all[i].name, blocks_of(all[i], teacher));
     progress.update(double(i + 1));
   }
   for (size_t i = 0; i < timings.size(); ++i) runtimes[i].is_disturbed = timer.is_disturbed(timings[i]);
   const auto disturbed = std::count_if(runtimes.begin(), runtimes.end(), [](auto& r) { return r.is_disturbed; });
   if (disturbed > 0) in.console.say("evaluate: {}", disturbance_text(disturbed, std::ssize(runtimes), "evaluate"));
+  check_limits(runtimes, scenarios, [&](const std::string& student) { return limits_of(student, all, in.config); });
   return runtimes;
 }
 

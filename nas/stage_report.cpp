@@ -7,6 +7,7 @@
 #include "nas/run_files.h"
 #include "nas/stages.h"
 #include "nas/table.h"
+#include "nas/taken_limits.h"
 #include "puzzle/limits.h"
 
 namespace tangram {
@@ -154,6 +155,23 @@ std::string predicted_table(const std::vector<ChosenArchitecture>& architectures
   return text;
 }
 
+// What the teacher took, and which limits of a target its students keep by what they took.
+std::string taken_text(const std::vector<ChosenArchitecture>& architectures,
+                       const std::vector<MeasuredRuntime>& runtimes, const std::string& target) {
+  std::string text;
+  for (const MeasuredRuntime& r : runtimes)
+    if (r.name == kTeacher)
+      text += fmt::format("teacher, {}: {} memory, {} to the first token, {} in all\n", r.scenario,
+                          format_bytes(r.memory_bytes()), format_seconds(r.prefill_seconds),
+                          format_seconds(r.prefill_seconds + r.decode_seconds));
+  for (const ChosenArchitecture& a : architectures)
+    for (const MeasuredRuntime& r : runtimes)
+      for (const TakenLimit& limit : r.limits)
+        if (a.target == target && a.name == r.name)
+          text += fmt::format("{}, {}: {}\n", a.name, r.scenario, limit_text(limit));
+  return text;
+}
+
 // What was predicted of whole students beside what was measured, and how far it was off; nothing if none was.
 std::string runtime_table(const std::vector<ChosenArchitecture>& architectures,
                           const std::vector<MeasuredRuntime>& runtimes, const std::string& target) {
@@ -170,22 +188,13 @@ std::string runtime_table(const std::vector<ChosenArchitecture>& architectures,
       };
       add(Quantity::time_to_first_token, r.prefill_seconds, format_seconds);
       add(Quantity::latency, r.prefill_seconds + r.decode_seconds, format_seconds);
-      add(Quantity::memory, r.weight_bytes + r.kv_cache_bytes + r.workspace_bytes, format_bytes);
+      add(Quantity::memory, r.memory_bytes(), format_bytes);
       ++timings, disturbed += r.is_disturbed;
     }
   if (table.rows.empty()) return "";
-  std::string text = "\nPredicted times and memory beside those of whole models\n\n" + format_table(table);
+  std::string text = "\nPredicted times and memory beside those of whole models\n\n" + format_table(table) +
+                     taken_text(architectures, runtimes, target);
   if (disturbed > 0) text += fmt::format("measured: {}\n", disturbance_text(disturbed, timings, "evaluate"));
-  return text;
-}
-
-// Of the costs that the search went by.
-std::string disturbed_scenarios(const ScoreTable& scores) {
-  std::string text;
-  for (size_t s = 0; s < scores.sources.size(); ++s)
-    if (const CostSource& source = scores.sources[s]; source.disturbed_timings > 0)
-      text += fmt::format("scenario {}: {}\n", scores.scenarios[s].name,
-                          disturbance_text(int64_t(source.disturbed_timings), int64_t(source.timings), "measure"));
   return text;
 }
 
@@ -197,7 +206,7 @@ std::vector<std::filesystem::path> run_report(const StageInput& in) {
   const ScoreTable scores = read_scores(scores_path(in.run_dir));
   const std::vector<ChosenArchitecture> architectures =
       read_architectures(architecture_path(in.run_dir, "any").parent_path());
-  std::string text = disturbed_scenarios(scores);
+  std::string text = disturbance_text(scores);  // of the costs that the search went by
   if (!text.empty()) text += "\n";
   for (const ChosenArchitecture& chosen : architectures) {
     if (!is_healed(chosen)) continue;

@@ -3,6 +3,7 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 
+#include "nas/evaluation_file.h"
 #include "nas/frontier_text.h"
 #include "nas/limit_text.h"
 #include "nas/model_verbs.h"
@@ -231,6 +232,7 @@ void check_options(const Options& o, const CLI::App& app) {
 void run_search_verb(const Options& o, const VerbInput& in) {
   const ScoreTable table = read_scores(o.scores);
   const SearchRequest request = request_of(table, o);
+  if (!in.json) fmt::print(in.out, "{}", disturbance_text(table));
   if (!o.frontier.empty()) return run_frontier(o, table, request, in);
   const SearchResult found = search(table, request);
   check_found(found, fmt::format("{}: no student keeps the limits", o.scores));

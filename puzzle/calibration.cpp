@@ -29,7 +29,11 @@ Matrix inverse(Matrix a) {
 class Fit {
  public:
   Fit(const Hardware& stated, const std::vector<TimedPoint>& points)
-      : used(points.size(), true), stated_(stated), points_(points) {}
+      : used(points.size(), true), stated_(stated), points_(points), may_be_used_(points.size(), true) {
+    constexpr int64_t kFewestQuiet = 8;  // one more than there are efficiencies
+    if (std::count_if(points.begin(), points.end(), [](auto& p) { return !p.is_disturbed; }) < kFewestQuiet) return;
+    for (size_t i = 0; i < points.size(); ++i) used[i] = may_be_used_[i] = !points[i].is_disturbed;
+  }
 
   std::vector<bool> used;
 
@@ -69,13 +73,14 @@ class Fit {
     constexpr size_t kFewest = 20;
     constexpr double kFar = 5, kDeviations = 1.4826;  // of a normal distribution, for one median distance
     if (points_.size() < kFewest) return;
-    std::vector<double> distances;
-    for (const TimedPoint& point : points_)
-      distances.push_back(std::abs(std::log(point.model(hardware).total() / point.seconds)));
-    std::vector<double> sorted = distances;
+    std::vector<double> distances, sorted;
+    for (size_t i = 0; i < points_.size(); ++i) {
+      distances.push_back(std::abs(std::log(points_[i].model(hardware).total() / points_[i].seconds)));
+      if (may_be_used_[i]) sorted.push_back(distances.back());
+    }
     std::nth_element(sorted.begin(), sorted.begin() + std::ssize(sorted) / 2, sorted.end());
     const double most = std::max(std::log(3), kFar * kDeviations * sorted[sorted.size() / 2]);
-    for (size_t i = 0; i < points_.size(); ++i) used[i] = distances[i] <= most;
+    for (size_t i = 0; i < points_.size(); ++i) used[i] = may_be_used_[i] && distances[i] <= most;
   }
 
  private:
@@ -108,6 +113,7 @@ class Fit {
 
   const Hardware& stated_;
   const std::vector<TimedPoint>& points_;
+  std::vector<bool> may_be_used_;
   Vector gradient_ = {};
   Matrix information_ = {}, covariance_ = {};
   std::vector<double> distances_;

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "kernels/tensor.h"
+#include "blocks/kv_cache.h"
 
 namespace tangram {
 namespace {
@@ -52,8 +52,9 @@ double weight_bytes(const Choice& choice, const ModelConfig& config, const Scena
 
 double kv_cache_bytes(const Choice& choice, const ModelConfig& config, const Scenario& scenario) {
   const int64_t elements = device_kv_elements(choice, config, scenario.tensor_parallel);
+  if (elements == 0) return 0;
   const int64_t tokens =
-      std::min(scenario.input_tokens + scenario.output_tokens, cost_of(choice, config).kv_tokens_at_most);
+      kept_tokens(scenario.input_tokens + scenario.output_tokens, cost_of(choice, config).kv_tokens_at_most).rows;
   return double(scenario.concurrency) * double(tokens) * double(elements * size_of(scenario.kv_precision()));
 }
 
@@ -81,18 +82,27 @@ int64_t tokens_at_once(const Scenario& scenario, int64_t at_most) {
   return std::max(scenario.concurrency, prompts * scenario.input_tokens);
 }
 
-double workspace_bytes(const ModelConfig& config, const Scenario& scenario, int64_t prefill_tokens_at_most) {
-  int64_t widest = 0;
-  for (Subblock s : {Subblock::attention, Subblock::ffn}) {
-    const Choice choice = teacher_choice(s, config);
-    int64_t width = projection_size(choice, config);
+double workspace_bytes(const Choice& choice, const ModelConfig& config, const Scenario& scenario,
+                       int64_t prefill_tokens_at_most) {
+  int64_t width = 0;
+  if (!choice.variant->no_op) {
+    width = projection_size(choice, config);
     for (const SavedSpec& saved : choice.variant->saved({config, choice.size})) width += saved.cols;
-    widest = std::max(widest, ceil_div(width, scenario.tensor_parallel));
   }
-  const int64_t per_token = (3 * config.hidden_size + widest) * scenario.activation_bytes();  // stream, input, output
+  const int64_t per_token = (3 * config.hidden_size + ceil_div(width, scenario.tensor_parallel)) *
+                            scenario.activation_bytes();  // stream, input, output
   const int64_t logits =
       scenario.concurrency * ceil_div(config.vocab_size, scenario.tensor_parallel) * size_of(DType::f32);
   return double(tokens_at_once(scenario, prefill_tokens_at_most) * per_token + logits);
+}
+
+double workspace_bytes(const Architecture& architecture, const ModelConfig& config, const Scenario& scenario,
+                       int64_t prefill_tokens_at_most) {
+  double most = 0;
+  for (const BlockChoice& block : architecture)
+    for (const Subblock s : {Subblock::attention, Subblock::ffn})
+      most = std::max(most, workspace_bytes(block.of(s), config, scenario, prefill_tokens_at_most));
+  return most;
 }
 
 }  // namespace tangram

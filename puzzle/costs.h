@@ -25,8 +25,8 @@ double model_parameters(const Architecture& architecture, const ModelConfig& con
 /// Bytes of a subblock's weights on one device, its norm included, which is as precise as activations are.
 double weight_bytes(const Choice& choice, const ModelConfig& config, const Scenario& scenario);
 
-/// Bytes of a subblock's KV cache on one device when all sequences of a scenario have all their tokens in it. A window
-/// needs no more than its own length.
+/// Bytes of a subblock's KV cache on one device when all sequences of a scenario have all their tokens in it; of a
+/// window, only the last ones (kept_tokens).
 double kv_cache_bytes(const Choice& choice, const ModelConfig& config, const Scenario& scenario);
 
 /// The same for one token of one sequence, on all devices together, without a head that several hold counted twice.
@@ -41,9 +41,12 @@ double outside_bytes(const ModelConfig& config, const Scenario& scenario);
 /// tokens in a prefill.
 int64_t tokens_at_once(const Scenario& scenario, int64_t at_most);
 
-/// Bytes of one device beside weights and cache: the residual stream and one subblock's buffers (the largest of the
-/// teacher's, which every student also has or could have) for tokens_at_once tokens, and the logits of every sequence
-/// in f32.
-double workspace_bytes(const ModelConfig& config, const Scenario& scenario, int64_t prefill_tokens_at_most);
+/// Bytes of one device beside weights and cache while a subblock works: the residual stream and the subblock's buffers
+/// for tokens_at_once tokens, and the logits of every sequence in f32. A model takes the most that one of its subblocks
+/// does.
+double workspace_bytes(const Choice& choice, const ModelConfig& config, const Scenario& scenario,
+                       int64_t prefill_tokens_at_most);
+double workspace_bytes(const Architecture& architecture, const ModelConfig& config, const Scenario& scenario,
+                       int64_t prefill_tokens_at_most);
 
 }  // namespace tangram

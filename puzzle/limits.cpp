@@ -36,10 +36,21 @@ double cost_of(const ScoreTable& table, const TableRow& row, Quantity quantity, 
              : cost_of(row.costs[scenario], table.sources[scenario], table.scenarios[scenario], quantity);
 }
 
+// Without workspace.
 double cost_outside(const ScoreTable& table, Quantity quantity, size_t scenario) {
   if (quantity == Quantity::parameters) return table.outside_parameters;
-  const double cost = cost_of(table.outside[scenario], table.sources[scenario], table.scenarios[scenario], quantity);
-  return quantity == Quantity::memory ? cost + table.workspace_bytes[scenario] : cost;
+  return cost_of(table.outside[scenario], table.sources[scenario], table.scenarios[scenario], quantity);
+}
+
+// Of a model made of these rows: of its largest one, or where not all are known, of the largest that there is.
+double workspace_of(const ScoreTable& table, std::span<const int64_t> rows, size_t scenario) {
+  double most = 0;
+  for (const int64_t r : rows) {
+    const double bytes = table.rows[static_cast<size_t>(r)].costs[scenario].workspace_bytes;
+    if (std::isnan(bytes)) return table.workspace_bytes[scenario];
+    most = std::max(most, bytes);
+  }
+  return rows.empty() ? table.workspace_bytes[scenario] : most;
 }
 
 // What an imported table must have for a limit on it, in words.
@@ -74,6 +85,7 @@ LinearLimit linear_limit(const ScoreTable& table, const Constraint& constraint, 
                     .units = std::string(units_of(quantity)),
                     .maximum = constraint.bound,
                     .fixed = cost_outside(table, quantity, scenario)};
+  if (quantity == Quantity::memory) limit.fixed += table.workspace_bytes[scenario];
   if (quantity != Quantity::parameters) limit.name += fmt::format(" ({})", table.scenarios[scenario].name);
   if (!(constraint.bound > 0) || std::isinf(constraint.bound))
     throw bad_input("a limit on {} of {}; must be above 0", limit.name, constraint.bound);
@@ -128,6 +140,7 @@ std::string_view units_of(Quantity quantity) {
 double figure(const ScoreTable& table, std::span<const int64_t> rows, Quantity quantity, size_t scenario) {
   double total = cost_outside(table, quantity, scenario);
   for (const int64_t r : rows) total += cost_of(table, table.rows[static_cast<size_t>(r)], quantity, scenario);
+  if (quantity == Quantity::memory) total += workspace_of(table, rows, scenario);
   return quantity == Quantity::throughput ? output_tokens(table.scenarios[scenario]) / total : total;
 }
 

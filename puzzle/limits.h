@@ -36,8 +36,8 @@ struct Constraint {
 };
 
 /// The figure of a whole model made of these rows: costs of the rows and of what is outside the blocks, times the
-/// factor by which whole models differ from such sums, in the unit of the quantity. NaN if any part is missing.
-/// `scenario` is unused for parameters.
+/// factor by which whole models differ from such sums, in the unit of the quantity. Memory counts the workspace of the
+/// largest of these rows. NaN if any part is missing. `scenario` is unused for parameters.
 double figure(const ScoreTable& table, std::span<const int64_t> rows, Quantity quantity, size_t scenario);
 
 /// Relative error bar of that figure: 0 for what is counted, NaN where nothing is known of it.
@@ -66,9 +66,11 @@ struct TableProblem {
 ///   objective = value - teacher's value, its sign turned where higher is better; 0 for the teacher's own rows
 ///
 /// so that plain variants, pairs and spans add up in the same way. Throughput bounds become bounds on T, which is
-/// linear. A bound that counts the teacher's figure means the teacher in the same scenario. Throws Error (bad_input)
-/// for an unknown metric or scenario, a bound that is not positive, and a table that lacks what a constraint needs: the
-/// costs outside the blocks, or the teacher's.
+/// linear. Workspace is a maximum over the rows and not a sum of them, so a limit on memory counts the most that any
+/// row needs: it holds whichever are chosen, and a student may take less than the limit's figure says. A bound that
+/// counts the teacher's figure means the teacher in the same scenario. Throws Error (bad_input) for an unknown metric
+/// or scenario, a bound that is not positive, and a table that lacks what a constraint needs: the costs outside the
+/// blocks, or the teacher's.
 TableProblem make_problem(const ScoreTable& table, const std::string& metric, std::span<const Constraint> constraints,
                           std::span<const size_t> scenarios);
 /// The same where no batch size is free; refused where one is.

@@ -1,9 +1,11 @@
 #include "puzzle/measure.h"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <chrono>
 
-#include "blocks/generate.h"
+#include "kernels/cuda_devices.h"
 #include "kernels/graph.h"
 #include "kernels/random.h"
 #include "kernels/transfer.h"
@@ -15,6 +17,7 @@ namespace {
 // Of the least disturbed call.
 double least_seconds(const MeasureOptions& options, const std::function<void()>& work, Context& ctx) {
   work();  // warms caches and makes the primitives
+  if (ctx.planning()) return 0;
   synchronize(ctx);
   double least = 0, all = 0;
   for (int i = 0; i < options.repeats || all < options.seconds_at_least; ++i) {
@@ -106,7 +109,10 @@ Runtime measure_subblock(const Choice& choice, const ModelConfig& config, const 
     const WeightsAtRest at_rest(ctx);
     for (int64_t pass = 0; pass < passes; ++pass) {
       Instance& i = instances[static_cast<size_t>(pass % count)];
-      subblock_infer(x.row_range(0, batch.tokens()), i.weights, config, i.cache.layer(0, ctx), batch.view(), ctx);
+      LayerCache cache = i.cache.layer(0, ctx);
+      cache.table.pages =  // of the batch's sequences, the first of the cache's
+          cache.table.pages.first(batch.view().past.size() * static_cast<size_t>(cache.table.pages_per_sequence));
+      subblock_infer(x.row_range(0, batch.tokens()), i.weights, config, cache, batch.view(), ctx);
     }
   };
   Runtime runtime;
@@ -158,15 +164,24 @@ WholeRun measure_whole(const Architecture& architecture, const ModelConfig& conf
   const DType dtype = dtype_of(scenario.precision);
   Arena planner = Arena::planner(ctx.device);
   make_model(config, architecture, dtype, planner);
-  Arena weights(planner.used_bytes(), ctx.device);
+  const auto arena_of = [&](int64_t bytes) {
+    return ctx.planning() ? Arena::planner(ctx.device) : Arena(bytes, ctx.device);
+  };
+  Arena weights = arena_of(planner.used_bytes());
   const Model model = make_model(config, architecture, dtype, weights);
   uint64_t stream = 0;
   for (const NamedTensor& t : named_tensors(model))
     fill_for_measuring(t.tensor, t.tensor.rows == 1 ? 1 : 0, t.tensor.rows == 1 ? 0.1 : 0.03, stream++, ctx);
   const int64_t S = scenario.concurrency, N = tokens_at_once(scenario, options.prefill_tokens_at_most);
   const int64_t prompts = scenario.input_tokens > 0 ? std::min(S, N / scenario.input_tokens) : 0;
-  ContiguousCache memory = make_cache(model, S, scenario.input_tokens + scenario.output_tokens);
-  memory.cache.update(ctx);
+  const auto make_cache = [&](Arena& arena) {
+    return KvCache(architecture, config, S, scenario.input_tokens + scenario.output_tokens, dtype, arena);
+  };
+  Arena cache_planner = Arena::planner(ctx.device);
+  make_cache(cache_planner);
+  Arena cache_memory = arena_of(cache_planner.used_bytes());
+  KvCache cache = make_cache(cache_memory);
+  cache.update(ctx);
   ArenaScope scope(ctx.scratch);
   const Tensor hidden = ctx.scratch.tensor(N, config.hidden_size, model.dtype);
   const Tensor logits = ctx.scratch.tensor(S, config.vocab_size, DType::f32);
@@ -180,7 +195,7 @@ WholeRun measure_whole(const Architecture& architecture, const ModelConfig& conf
     const Indices tokens = send(std::span(ids).first(size_t(count * length)), ctx.scratch, ctx);
     return time([&] {
       const Tensor x = hidden.row_range(0, count * length);
-      model_infer(x, model, tokens, batch.view(), memory.cache, ctx);
+      model_infer(x, model, tokens, batch.view(), cache, ctx);
       const WeightsAtRest at_rest(ctx);
       model_logits(logits.row_range(0, count), model, x.row_range(0, count), ctx);
     });
@@ -197,8 +212,23 @@ WholeRun measure_whole(const Architecture& architecture, const ModelConfig& conf
   });
   return {.runtime = runtime,
           .weight_bytes = weights.used_bytes(),
-          .kv_cache_bytes = memory.memory.used_bytes(),
+          .kv_cache_bytes = cache_memory.used_bytes(),
           .workspace_bytes = ctx.scratch.peak_bytes()};
+}
+
+double planned_workspace(const Choice& choice, const ModelConfig& config, const Scenario& scenario,
+                         const MeasureOptions& options, const Context& ctx) {
+  ModelConfig one_layer = config;
+  one_layer.num_hidden_layers = 1;
+  BlockChoice block{parse_choice(Subblock::attention, "no_op", config), parse_choice(Subblock::ffn, "no_op", config)};
+  block.of(choice.variant->subblock) = choice;
+  Context planning({.device = ctx.device, .threads = ctx.threads, .planning = true});
+  return double(measure_whole({block}, one_layer, scenario, options, planning).workspace_bytes);
+}
+
+int64_t memory_bytes(const Context& ctx) {
+  if (ctx.device == Device::cuda) return cuda_devices()[0].memory_bytes;
+  return int64_t{sysconf(_SC_PHYS_PAGES)} * sysconf(_SC_PAGESIZE);
 }
 
 }  // namespace tangram

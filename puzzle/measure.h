@@ -45,4 +45,12 @@ struct WholeRun {
 WholeRun measure_whole(const Architecture& architecture, const ModelConfig& config, const Scenario& scenario,
                        const MeasureOptions& options, Context& ctx);
 
+/// The workspace of a model whose largest subblock is this one, on the context's device and threads: by measure_whole
+/// in a context that only plans. So it is what a measurement takes, but for what oneDNN packs for a product on a CPU.
+double planned_workspace(const Choice& choice, const ModelConfig& config, const Scenario& scenario,
+                         const MeasureOptions& options, const Context& ctx);
+
+/// Memory of the context's device, all of it.
+int64_t memory_bytes(const Context& ctx);
+
 }  // namespace tangram

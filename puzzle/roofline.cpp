@@ -206,7 +206,8 @@ double relative_error(const TimeParts& time, const Hardware& hardware) {
 
 double model_memory(const Architecture& architecture, const ModelConfig& config, const Scenario& scenario,
                     const Hardware& hardware) {
-  double bytes = outside_bytes(config, scenario) + workspace_bytes(config, scenario, hardware.prefill_tokens);
+  double bytes =
+      outside_bytes(config, scenario) + workspace_bytes(architecture, config, scenario, hardware.prefill_tokens);
   for (const BlockChoice& block : architecture)
     for (const Subblock s : {Subblock::attention, Subblock::ffn})
       bytes += weight_bytes(block.of(s), config, scenario) + kv_cache_bytes(block.of(s), config, scenario);

@@ -21,6 +21,10 @@ constexpr std::array<CostColumn, 4> kCosts = {{{"weight_bytes", "byte", &Scenari
                                                {"prefill_seconds", "s", &ScenarioCosts::prefill_seconds},
                                                {"decode_seconds", "s", &ScenarioCosts::decode_seconds}}};
 
+// What older files lack; the workspace is of rows alone.
+constexpr CostColumn kWorkspace = {"subblock_workspace_bytes", "byte", &ScenarioCosts::workspace_bytes};
+constexpr CostColumn kDisturbed = {"is_disturbed", "1", &ScenarioCosts::is_disturbed};
+
 struct SourceColumn {
   const char* name;
   const char* long_name;
@@ -119,6 +123,15 @@ void put_metrics(Hdf5Writer& file, const ScoreTable& table) {
   put_grid(file, table, Subblock::ffn);
 }
 
+void put_row_costs(Hdf5Writer& file, const ScoreTable& table, const CostColumn& cost) {
+  if (table.rows.empty()) return;
+  std::vector<double> values;
+  for (const TableRow& row : table.rows)
+    for (const ScenarioCosts& c : row.costs) values.push_back(c.*cost.member);
+  file.put(cost.name, {"replacement", "scenario"}, values,
+           {{"units", cost.units}, {"coordinates", "first_layer layer_count attention ffn"}});
+}
+
 void put_scenarios(Hdf5Writer& file, const ScoreTable& table) {
   const auto& scenarios = table.scenarios;
   if (scenarios.empty()) return;
@@ -145,13 +158,12 @@ void put_scenarios(Hdf5Writer& file, const ScoreTable& table) {
     file.put(std::string("outside_") + cost.name, by_scenario,
              column<double>(table.outside, [&](auto& c) { return c.*cost.member; }),
              {{"units", cost.units}, {"long_name", "embedding, head and final norm"}});
-    if (table.rows.empty()) continue;
-    std::vector<double> values;
-    for (const TableRow& row : table.rows)
-      for (const ScenarioCosts& c : row.costs) values.push_back(c.*cost.member);
-    file.put(cost.name, {"replacement", "scenario"}, values,
-             {{"units", cost.units}, {"coordinates", "first_layer layer_count attention ffn"}});
+    put_row_costs(file, table, cost);
   }
+  file.put("outside_is_disturbed", by_scenario, column<double>(table.outside, [](auto& c) { return c.is_disturbed; }),
+           {{"units", "1"}, {"long_name", "1: timed on a busy machine"}});
+  put_row_costs(file, table, kDisturbed);
+  put_row_costs(file, table, kWorkspace);
 }
 
 bool flag(int64_t value, const std::string& place) {
@@ -219,17 +231,21 @@ void get_scenarios(ScoreTable& table, const Hdf5Reader& file, const std::string&
   get_sources(table, file, source);
   table.workspace_bytes = file.doubles("workspace_bytes", {S});
   table.outside.resize(S);
-  std::vector<std::vector<double>> costs;
-  for (const CostColumn& cost : kCosts) {
+  for (TableRow& row : table.rows) row.costs.resize(S);
+  const auto get_outside = [&](const CostColumn& cost) {
     const auto outside = file.doubles(std::string("outside_") + cost.name, {S});
     for (size_t s = 0; s < S; ++s) table.outside[s].*cost.member = outside[s];
-    if (R > 0) costs.push_back(file.doubles(cost.name, {R, S}));
-  }
-  for (size_t r = 0; r < R; ++r) {
-    table.rows[r].costs.resize(S);
-    for (size_t s = 0; s < S; ++s)
-      for (size_t c = 0; c < kCosts.size(); ++c) table.rows[r].costs[s].*kCosts[c].member = costs[c][r * S + s];
-  }
+  };
+  const auto get_rows = [&](const CostColumn& cost) {
+    if (R == 0) return;
+    const auto values = file.doubles(cost.name, {R, S});
+    for (size_t r = 0; r < R; ++r)
+      for (size_t s = 0; s < S; ++s) table.rows[r].costs[s].*cost.member = values[r * S + s];
+  };
+  for (const CostColumn& cost : kCosts) get_outside(cost), get_rows(cost);
+  if (!file.has("outside_is_disturbed")) return;
+  get_outside(kDisturbed);
+  get_rows(kDisturbed), get_rows(kWorkspace);
 }
 
 void get_rows(ScoreTable& table, const Hdf5Reader& file, const std::string& source) {

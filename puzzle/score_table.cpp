@@ -50,8 +50,10 @@ void check_row(const ScoreTable& table, const TableRow& row, const std::string& 
 }
 
 void check_costs(const ScenarioCosts& costs, const std::string& place) {
-  for (const double bytes : {costs.weight_bytes, costs.kv_cache_bytes})
+  for (const double bytes : {costs.weight_bytes, costs.kv_cache_bytes, costs.workspace_bytes})
     if (bytes < 0 || std::isinf(bytes)) throw bad_input("{}: {} bytes", place, bytes);
+  if (!std::isnan(costs.is_disturbed) && costs.is_disturbed != 0 && costs.is_disturbed != 1)
+    throw bad_input("{}: is_disturbed is {}; must be 0 or 1", place, costs.is_disturbed);
   for (const double seconds : {costs.prefill_seconds, costs.decode_seconds})  // a measured difference may be below 0
     if (std::isinf(seconds)) throw bad_input("{}: {} seconds", place, seconds);
 }

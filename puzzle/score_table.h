@@ -27,6 +27,9 @@ struct ScenarioCosts {
   double kv_cache_bytes = kMissing;   ///< of all input and output tokens
   double prefill_seconds = kMissing;  ///< of all input tokens
   double decode_seconds = kMissing;   ///< of all output tokens, one step after the other
+  double workspace_bytes =
+      kMissing;                    ///< of activations and scratch memory in a model whose largest subblocks these are
+  double is_disturbed = kMissing;  ///< 1: the times were taken while other work kept the machine busy; 0: not
 };
 
 /// The source of costs that Tangram's own kernels took.
@@ -62,7 +65,7 @@ struct ScoreTable {
   std::vector<TableRow> rows = {};
   double outside_parameters = kMissing;      ///< embedding, head and final norm
   std::vector<ScenarioCosts> outside = {};   ///< (scenarios)  of the same
-  std::vector<double> workspace_bytes = {};  ///< (scenarios)  activations and scratch memory
+  std::vector<double> workspace_bytes = {};  ///< (scenarios)  the most of that that any of the rows needs
   std::vector<CostSource> sources = {};      ///< (scenarios)
   std::map<std::string, std::string> attributes =
       {};  ///< facts about the whole table: the teacher's digest, the tokens
@@ -100,19 +103,21 @@ void check_table(const ScoreTable& table, const std::string& source);
 ///
 ///   replacement   first_layer, layer_count, attention, ffn, is_teacher, is_scored, parameters
 ///   replacement x metric      value, standard_error
-///   replacement x scenario    weight_bytes, kv_cache_bytes, prefill_seconds, decode_seconds
+///   replacement x scenario    weight_bytes, kv_cache_bytes, prefill_seconds, decode_seconds, subblock_workspace_bytes,
+///                 is_disturbed
 ///   metric        metric_units, higher_is_better, teacher_value
 ///   scenario      input_tokens, output_tokens, concurrency, precision, kv_precision, tensor_parallel,
 ///                 outside_weight_bytes, outside_kv_cache_bytes, outside_prefill_seconds, outside_decode_seconds,
-///                 workspace_bytes, cost_source, prefill_factor, decode_factor, prefill_error, decode_error,
-///                 timings, disturbed_timings
+///                 outside_is_disturbed, workspace_bytes, cost_source, prefill_factor, decode_factor, prefill_error,
+///                 decode_error, timings, disturbed_timings
 ///   layer x attention_variant, layer x ffn_variant      attention_<metric>, ffn_<metric>: `value` of the
 ///                 replacements of one subblock again, as a grid; NaN where there is none. For people: not read back.
 void write_scores(const ScoreTable& table, const std::filesystem::path& path);
 
 /// Throws Error (bad_input) naming the file, and the array, if a byte is not as it was written or anything is missing
 /// or inconsistent. A file from before scenarios had a KV precision of their own, tensor parallelism and sources of
-/// their costs is read as measured on one device; one from before timings were watched, as having none.
+/// their costs is read as measured on one device; one from before timings were watched, as having none; one from before
+/// rows had a workspace of their own, as not knowing it.
 ScoreTable read_scores(const std::filesystem::path& path);
 
 /// Takes what a scenario costs from another table, for the replacements that both have; added if it is not there.

@@ -55,18 +55,37 @@ void fill_costs(TableRow& row, const ScoreTable& table, size_t scenario, const M
     costs.prefill_seconds += time.prefill_seconds;
     costs.decode_seconds += time.decode_seconds;
   }
+  costs.workspace_bytes = row.costs[scenario].workspace_bytes;
+  costs.is_disturbed = row.costs[scenario].is_disturbed;
   row.costs[scenario] = costs;
 }
 
-void fill_outside(ScoreTable& table, size_t scenario, const ModelConfig& config, const Runtime& time,
-                  int64_t prefill_tokens_at_most) {
+void fill_outside(ScoreTable& table, size_t scenario, const ModelConfig& config, const Runtime& time) {
   const Scenario& s = table.scenarios[scenario];
   table.outside_parameters = outside_parameters(config);
   table.outside[scenario] = {.weight_bytes = outside_bytes(config, s),
                              .kv_cache_bytes = 0,
                              .prefill_seconds = time.prefill_seconds,
-                             .decode_seconds = time.decode_seconds};
-  table.workspace_bytes[scenario] = workspace_bytes(config, s, prefill_tokens_at_most);
+                             .decode_seconds = time.decode_seconds,
+                             .is_disturbed = table.outside[scenario].is_disturbed};
+}
+
+void fill_workspace(ScoreTable& table, size_t scenario, const ModelConfig& config,
+                    const std::function<double(const Choice&)>& workspace_of) {
+  std::vector<std::pair<Choice, double>> known;  // few kinds of subblocks, many layers
+  const auto of = [&](const Choice& choice) {
+    const auto found = std::find_if(known.begin(), known.end(), [&](const auto& k) { return k.first == choice; });
+    return found != known.end() ? found->second : known.emplace_back(choice, workspace_of(choice)).second;
+  };
+  double most = 0;
+  for (const Subblock s : {Subblock::attention, Subblock::ffn}) most = std::max(most, of(teacher_choice(s, config)));
+  for (TableRow& row : table.rows) {
+    double own = 0;
+    for (const Choice& choice : choices_of(replacement_of(row, config))) own = std::max(own, of(choice));
+    row.costs[scenario].workspace_bytes = own;
+    most = std::max(most, own);
+  }
+  table.workspace_bytes[scenario] = most;
 }
 
 bool model_costs(ScoreTable& table, const Scenario& scenario, const ModelConfig& config, const Hardware& hardware,
@@ -86,7 +105,10 @@ bool model_costs(ScoreTable& table, const Scenario& scenario, const ModelConfig&
   };
   for (TableRow& row : table.rows) fill_costs(row, table, index, config, time_of);
   const ModelledTime outside = model_outside(config, scenario, hardware);
-  fill_outside(table, index, config, {outside.prefill.total(), outside.decode.total()}, hardware.prefill_tokens);
+  fill_outside(table, index, config, {outside.prefill.total(), outside.decode.total()});
+  fill_workspace(table, index, config, [&](const Choice& choice) {
+    return workspace_bytes(choice, config, scenario, hardware.prefill_tokens);
+  });
   const ModelledTime teacher = model_whole(teacher_architecture(config), config, scenario, hardware);
   table.sources[index] = {.name = source, .prefill_error = relative_error(teacher.prefill, hardware)};
   if (teacher.decode.total() > 0) table.sources[index].decode_error = relative_error(teacher.decode, hardware);

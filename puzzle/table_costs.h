@@ -12,9 +12,13 @@ namespace tangram {
 void fill_costs(TableRow& row, const ScoreTable& table, size_t scenario, const ModelConfig& config,
                 const std::function<Runtime(const Choice&)>& time_of);
 
-/// The same for what is outside the blocks, and the workspace of a prefill of so many tokens at a time.
-void fill_outside(ScoreTable& table, size_t scenario, const ModelConfig& config, const Runtime& time,
-                  int64_t prefill_tokens_at_most);
+/// The same for what is outside the blocks.
+void fill_outside(ScoreTable& table, size_t scenario, const ModelConfig& config, const Runtime& time);
+
+/// Enters the workspace of models whose largest subblock is that of a row, as `workspace_of` gives it for each, and the
+/// most of all rows and of the teacher's subblocks, which a search's limit counts.
+void fill_workspace(ScoreTable& table, size_t scenario, const ModelConfig& config,
+                    const std::function<double(const Choice&)>& workspace_of);
 
 /// All costs of a scenario from the roofline model, for every row of the table; the error bars are those of the
 /// teacher's times. Nothing is done where they are in the table already, from the same `source`. Returns whether

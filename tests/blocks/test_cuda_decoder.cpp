@@ -106,6 +106,33 @@ TEST_P(CudaDecoder, RepeatsGiveTheSameBits) {
   EXPECT_EQ(runs[0], runs[1]);
 }
 
+// Past the window, whose layers keep a ring: prompts that are written to it in parts, and steps that go around.
+TEST_P(CudaDecoder, LogitsMatchCpuBehindAWindow) {
+  constexpr int64_t kLong = 60, kPrompt = 43;
+  ContiguousCache cache = make_cache(model, p.sequences, kLong), gcache = make_cache(on_gpu, p.sequences, kLong);
+  std::vector<int32_t> prompts, next;
+  for (int32_t i = 0; i < kPrompt * p.sequences; ++i) prompts.push_back(i * i % 23);
+  for (int32_t s = 0; s < p.sequences; ++s) next.push_back(s * 7 % 23);
+  const auto fill = [&](const Model& m, KvCache& to, Context& ctx) {
+    prefill(
+        m, view_of(prompts.data(), p.sequences, kPrompt), to, 40 * p.sequences, [](int64_t, int64_t, Tensor) {}, ctx);
+  };
+  fill(model, cache.cache, cpu), fill(on_gpu, gcache.cache, *gpu);
+  Decoder decoder(model, cache.cache, cpu), gdecoder(on_gpu, gcache.cache, *gpu);
+  for (int32_t step = 0; step < 10; ++step) {
+    const std::vector<int32_t> past(next.size(), int32_t(kPrompt) + step);
+    decoder.start(next, past), gdecoder.start(next, past);
+    decoder.step(), gdecoder.step();
+    const HostView found(gdecoder.logits(), *gpu);
+    for (int64_t s = 0; s < p.sequences; ++s)
+      for (int64_t v = 0; v < model.config.vocab_size; ++v)
+        ASSERT_NEAR(found.tensor().row<float>(s)[v], decoder.logits().row<float>(s)[v],
+                    p.dtype == DType::f32 ? 1e-5 : 0.05)
+            << "step " << step << ", sequence " << s;
+    next = decoder.tokens();
+  }
+}
+
 TEST_P(CudaDecoder, RefusesToOutgrowItsCache) {
   ContiguousCache cache = make_cache(on_gpu, p.sequences, 2);
   Decoder decoder(on_gpu, cache.cache, *gpu);

@@ -233,8 +233,8 @@ TEST_P(VariantContract, CostEqualsWhatIsAllocated) {
   const BlockChoice block{
       c.variant->subblock == Subblock::attention ? c : parse_choice(Subblock::attention, "no_op", config),
       parse_choice(Subblock::ffn, "no_op", config)};
-  const KvCache cache({block}, config, 2, 32, DType::bf16, of_cache);
-  EXPECT_EQ(of_cache.used_bytes(), KvCache::bytes({block}, config, 2 * 32, DType::bf16));
+  const KvCache cache({block}, config, 2, 64, DType::bf16, of_cache);
+  EXPECT_EQ(of_cache.used_bytes(), KvCache::bytes({block}, config, 2, 64, DType::bf16));
 }
 
 TEST_P(VariantContract, NameIsParsedBack) {

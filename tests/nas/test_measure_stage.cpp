@@ -112,6 +112,40 @@ TEST_F(MeasureStage, ModelsHardwareThatIsNotHere) {
   EXPECT_EQ(table_of(run).sources[0].name, "measured");
 }
 
+// A narrower FFN that seems to take longer than a wider one, as beside other work, is measured again.
+TEST_F(MeasureStage, TimesThatContradictOthersAreTakenAgain) {
+  const std::string run = fresh("odd");
+  ScoreTable table = table_of(run);
+  constexpr double kNever = 12345;
+  int64_t planted = 0;
+  for (TableRow& row : table.rows)
+    if (row.attention.empty() && row.ffn == "ffn_24") row.costs[0].decode_seconds = kNever, ++planted;
+  ASSERT_GT(planted, 0);
+  write_scores(table, search().path(run + "/scores.h5"));
+  const std::string printed =
+      measure(run, {"scenarios.t={input_tokens: 4, output_tokens: 4, concurrency: 1, precision: f32}"});
+  ASSERT_TRUE(search().succeeded()) << printed;
+  EXPECT_THAT(printed, testing::ContainsRegex("measure s: measured again, as it did not go with others: [1-9] of "));
+  for (const TableRow& row : table_of(run).rows) EXPECT_LT(row.costs[0].decode_seconds, kNever);
+  EXPECT_GE(table_of(run).sources[0].timings, table.sources[0].timings + 3) << "that one, and the two whole models";
+}
+
+TEST_F(MeasureStage, CalibrationSaysWhatItLeavesOut) {
+  const std::string run = fresh("disturbed");
+  ScoreTable table = table_of(run);
+  EXPECT_EQ(std::isnan(table.outside[0].is_disturbed), false);
+  for (TableRow& row : table.rows) {
+    EXPECT_FALSE(std::isnan(row.costs[0].is_disturbed));
+    row.costs[0].is_disturbed = row.ffn == "linear" && row.attention.empty();
+  }
+  table.outside[0].is_disturbed = 0;
+  write_scores(table, search().path(run + "/scores.h5"));
+  const std::string printed = measure(run, {}, {"--calibrate"});
+  ASSERT_TRUE(search().succeeded()) << printed;
+  EXPECT_THAT(printed, testing::ContainsRegex("2 of [0-9]+ points were timed while other work kept the machine busy, "
+                                              "and are left out"));
+}
+
 TEST_F(MeasureStage, CalibrationDescribesThisMachine) {
   const std::string run = fresh("calibrated");
   const std::string printed = measure(run, {}, {"--calibrate"});

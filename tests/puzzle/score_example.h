@@ -41,10 +41,13 @@ inline ScoreTable example_table() {
     row.values[top] = 1 / next();
     row.costs[chat] = {
         .weight_bytes = next(), .kv_cache_bytes = next(), .prefill_seconds = next(), .decode_seconds = next()};
+    row.costs[chat].workspace_bytes = 1000 + row.parameters;
+    row.costs[chat].is_disturbed = int64_t(row.parameters) % 2;
     row.costs[batch].weight_bytes = next();
   }
   table.outside[chat] = {
       .weight_bytes = next(), .kv_cache_bytes = 0, .prefill_seconds = next(), .decode_seconds = next()};
+  table.outside[chat].is_disturbed = 1;
   table.outside_parameters = next();
   table.workspace_bytes[batch] = next();
   table.scenarios[batch].own_kv_precision = Precision::fp8;
@@ -58,7 +61,8 @@ inline ScoreTable example_table() {
 inline std::string text_of(const ScoreTable& t) {
   std::string text = fmt::format("{} {}\n", t.layer_count, t.outside_parameters);
   const auto add = [&](const ScenarioCosts& c) {
-    text += fmt::format(" [{} {} {} {}]", c.weight_bytes, c.kv_cache_bytes, c.prefill_seconds, c.decode_seconds);
+    text += fmt::format(" [{} {} {} {} {} {}]", c.weight_bytes, c.kv_cache_bytes, c.prefill_seconds, c.decode_seconds,
+                        c.workspace_bytes, c.is_disturbed);
   };
   for (const auto& m : t.metrics) text += fmt::format("{} {} {} {}\n", m.name, m.units, m.higher_is_better, m.teacher);
   for (size_t s = 0; s < t.scenarios.size(); ++s) {

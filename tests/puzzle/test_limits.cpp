@@ -56,6 +56,19 @@ TEST(LimitsTest, MemoryIsWeightsCacheAndWorkspace) {
   EXPECT_THAT(costs, ElementsAre(48, 34, 100, 50, 100));
 }
 
+// The limit holds whichever rows are chosen; a student's own figure has the workspace of its largest row.
+TEST(LimitsTest, WorkspaceIsTheLargestRowsOwn) {
+  ScoreTable table = example();
+  const double own[] = {3, 2, 6, 4, 6};
+  for (size_t r = 0; r < table.rows.size(); ++r) table.rows[r].costs[0].workspace_bytes = own[r];
+  EXPECT_EQ(limit_of(table, {Quantity::memory, "chat", 500}).fixed, 14 + 6);
+  EXPECT_EQ(figure(table, teacher_rows(table), Quantity::memory, 0), 168);
+  const std::vector<int64_t> student = {1, 3};
+  EXPECT_EQ(figure(table, student, Quantity::memory, 0), 34 + 50 + 14 + 4);
+  table.rows[3].costs[0].workspace_bytes = kMissing;
+  EXPECT_EQ(figure(table, student, Quantity::memory, 0), 34 + 50 + 14 + 6) << "one is not known";
+}
+
 TEST(LimitsTest, NoScenarioMeansEachOfThem) {
   const TableProblem made = make_problem(example(), "kl_divergence", {{{.quantity = Quantity::memory, .bound = 500}}});
   ASSERT_EQ(made.problem.limits.size(), 2u);

@@ -218,6 +218,22 @@ TEST(Calibration, TimesOfAnotherProcessDoNotCount) {
   EXPECT_NEAR(fit.hardware.of(Term::matmul_compute).value, 0.5, 0.03);
 }
 
+// Too slow by a factor that no outlier test finds; the quiet ones alone tell the truth.
+TEST(Calibration, DisturbedTimesDoNotCountWhereEnoughAreQuiet) {
+  Hardware truth = simple_hardware(), stated = truth;
+  for (Efficiency& e : stated.efficiency) e = {1, 1};
+  truth.of(Term::matmul_compute).value = 0.5;
+  std::vector<TimedPoint> points = points_of(truth, 0);
+  for (size_t i = 0; i < points.size(); i += 2) points[i].seconds *= 2.5, points[i].is_disturbed = true;
+  const Calibration fit = calibrate(stated, points);
+  for (size_t i = 0; i < points.size(); ++i) EXPECT_EQ(fit.used[i], i % 2 == 1) << i;
+  EXPECT_NEAR(fit.hardware.residual, 0.01, 1e-9);
+  for (size_t i = 1; i < points.size(); i += 2) EXPECT_NEAR(fit.after[i] / points[i].seconds, 1, 0.02) << i;
+  points.resize(15);  // 7 quiet ones, as many as there are efficiencies
+  const Calibration few = calibrate(stated, points);
+  EXPECT_EQ(std::count(few.used.begin(), few.used.end(), true), 15);
+}
+
 TEST(Calibration, AnErrorBarOfZeroKeepsAnEfficiency) {
   Hardware truth = simple_hardware(), stated = truth;
   truth.of(Term::matmul_compute).value = 0.5;

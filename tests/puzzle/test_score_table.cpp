@@ -201,6 +201,12 @@ outside_decode_seconds (scenario) float64 long_name="embedding, head and final n
    60  nan
 decode_seconds (replacement x scenario) float64 coordinates="first_layer layer_count attention ffn" units="s"
    7  nan  14  nan  21  nan  28  nan  35  nan  42  nan  49  nan  56  nan
+outside_is_disturbed (scenario) float64 long_name="1: timed on a busy machine" units="1"
+   1  nan
+is_disturbed (replacement x scenario) float64 coordinates="first_layer layer_count attention ffn" units="1"
+   0  nan  1  nan  0  nan  1  nan  0  nan  1  nan  0  nan  1  nan
+subblock_workspace_bytes (replacement x scenario) float64 coordinates="first_layer layer_count attention ffn" units="byte"
+   1002  nan  1009  nan  1016  nan  1023  nan  1030  nan  1037  nan  1044  nan  1051  nan
 Conventions=CF-1.8
 Format=tangram scores 1
 remark=

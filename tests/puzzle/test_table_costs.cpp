@@ -100,8 +100,8 @@ TEST(TableCosts, MeasuredWholesAreNearTheSumOfTheirParts) {
     return known[choice.name()];
   };
   for (TableRow& row : table.rows) fill_costs(row, table, index, c, time_of);
-  fill_outside(table, index, c, time([&] { return measure_outside(c, s, options, ctx); }),
-               options.prefill_tokens_at_most);
+  fill_outside(table, index, c, time([&] { return measure_outside(c, s, options, ctx); }));
+  fill_workspace(table, index, c, [&](const Choice& choice) { return planned_workspace(choice, c, s, options, ctx); });
   std::vector<Runtime> sums, wholes;
   for (const Architecture& sample : sample_architectures(table, c)) {
     sums.push_back(sum_of_parts(sample, table, index));
