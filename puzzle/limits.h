@@ -33,6 +33,7 @@ struct Constraint {
       {};  ///< or a group of them; empty: each one of the table (but for parameters, which have none)
   double bound = 0;
   bool relative = false;  ///< `bound` counts the teacher's own figure: 0.6 is 60 %
+  bool moves = false;     ///< along a frontier: it is a limit of its own, whatever else limits the same
 };
 
 /// The figure of a whole model made of these rows: costs of the rows and of what is outside the blocks, times the
@@ -66,7 +67,8 @@ struct TableProblem {
 ///   objective = value - teacher's value, its sign turned where higher is better; 0 for the teacher's own rows
 ///
 /// so that plain variants, pairs and spans add up in the same way. Throughput bounds become bounds on T, which is
-/// linear. A bound that counts the teacher's figure means the teacher in the same scenario. Throws Error (bad_input)
+/// linear. A bound that counts the teacher's figure means the teacher in the same scenario. Of several limits on the
+/// same quantity in the same scenario the tightest is taken. Throws Error (bad_input)
 /// for an unknown metric or scenario, a bound that is not positive, and a table that lacks what a constraint needs: the
 /// costs outside the blocks, or the teacher's.
 TableProblem make_problem(const ScoreTable& table, const std::string& metric, std::span<const Constraint> constraints,
