@@ -23,6 +23,11 @@ static size_t edit_distance(std::string_view a, std::string_view b) {
 
 std::string nearest_name(std::string_view name, std::span<const std::string> known) {
   std::string best;
+  // Who writes h100 means h100-80gb, though h200 is fewer letters off.
+  for (const std::string& candidate : known)
+    if (name.size() >= 3 && candidate.starts_with(name) && (best.empty() || candidate.size() < best.size()))
+      best = candidate;
+  if (!best.empty()) return best;
   size_t best_distance = std::max<size_t>(2, name.size() / 2) + 1;
   for (const std::string& candidate : known) {
     const size_t distance = edit_distance(name, candidate);
