@@ -23,11 +23,6 @@ static size_t edit_distance(std::string_view a, std::string_view b) {
 
 std::string nearest_name(std::string_view name, std::span<const std::string> known) {
   std::string best;
-  // Who writes h100 means h100-80gb, though h200 is fewer letters off.
-  for (const std::string& candidate : known)
-    if (name.size() >= 3 && candidate.starts_with(name) && (best.empty() || candidate.size() < best.size()))
-      best = candidate;
-  if (!best.empty()) return best;
   size_t best_distance = std::max<size_t>(2, name.size() / 2) + 1;
   for (const std::string& candidate : known) {
     const size_t distance = edit_distance(name, candidate);
@@ -36,8 +31,20 @@ std::string nearest_name(std::string_view name, std::span<const std::string> kno
   return best;
 }
 
+// The shortest name of which `name` is the beginning: who writes h100 means h100-80gb, though h200 is fewer edits off.
+static std::string shortest_beginning_with(std::string_view name, std::span<const std::string> known) {
+  constexpr size_t kFewest = 3;  // letters that say enough
+  std::string shortest;
+  for (const std::string& candidate : known)
+    if (name.size() >= kFewest && candidate.starts_with(name) &&
+        (shortest.empty() || candidate.size() < shortest.size()))
+      shortest = candidate;
+  return shortest;
+}
+
 Error unknown_name(std::string_view what, std::string_view name, std::span<const std::string> known) {
-  const std::string nearest = nearest_name(name, known);
+  std::string nearest = shortest_beginning_with(name, known);
+  if (nearest.empty()) nearest = nearest_name(name, known);
   return bad_input("no {} '{}';{} known: {}", what, name,
                    nearest.empty() ? "" : fmt::format(" did you mean '{}'?", nearest), fmt::join(known, ", "));
 }

@@ -40,7 +40,7 @@ std::vector<std::string> changes(const ScoreTable& table, const SearchResult& fo
   std::vector<std::string> lines;
   for (size_t k = 0; k < solved.conflicts.size(); ++k) {
     const Conflict& conflict = solved.conflicts[k];
-    if (problem.limits[k].moves || !std::isfinite(conflict.smallest_with_others)) continue;
+    if (!std::isfinite(conflict.smallest_with_others)) continue;
     lines.push_back(fmt::format("{}: {}{}{}", problem.limits[k].name,
                                 relaxed_text(problem.limits[k], conflict.smallest_with_others),
                                 found.batch_choices > 1 ? " at " + at_scenarios(table, found.relaxed_in[k]) : "",

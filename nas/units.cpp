@@ -101,15 +101,12 @@ std::string format_seconds(double seconds) {
 std::string four_digits(double value, bool up) {
   if (!(value > 0) || !std::isfinite(value)) return fmt::format("{}", value);
   const int decimals = std::max(0, 3 - static_cast<int>(std::floor(std::log10(value))));
-  const double step = std::pow(10, decimals), whole = std::round(value * step);
-  // A product such as 43.75 * 100 may be off by a rounding, and is 4375 all the same.
-  const bool is_whole = std::abs(value * step - whole) <= 1e-14 * whole;
-  std::string text = fmt::format("{:.{}f}",
-                                 (is_whole ? whole
-                                  : up     ? std::ceil(value * step)
-                                           : std::floor(value * step)) /
-                                     step,
-                                 decimals);
+  const double step = std::pow(10, decimals);
+  // A product such as 0.57 * 100 may be off by a rounding, and is 57 all the same.
+  double digits = std::round(value * step);
+  if (std::abs(value * step - digits) > 1e-14 * digits)
+    digits = up ? std::ceil(value * step) : std::floor(value * step);
+  std::string text = fmt::format("{:.{}f}", digits / step, decimals);
   if (decimals == 0) return text;
   text.erase(text.find_last_not_of('0') + 1);
   if (text.back() == '.') text.pop_back();
