@@ -31,8 +31,20 @@ std::string nearest_name(std::string_view name, std::span<const std::string> kno
   return best;
 }
 
+// The shortest name of which `name` is the beginning: who writes h100 means h100-80gb, though h200 is fewer edits off.
+static std::string shortest_beginning_with(std::string_view name, std::span<const std::string> known) {
+  constexpr size_t kFewest = 3;  // letters that say enough
+  std::string shortest;
+  for (const std::string& candidate : known)
+    if (name.size() >= kFewest && candidate.starts_with(name) &&
+        (shortest.empty() || candidate.size() < shortest.size()))
+      shortest = candidate;
+  return shortest;
+}
+
 Error unknown_name(std::string_view what, std::string_view name, std::span<const std::string> known) {
-  const std::string nearest = nearest_name(name, known);
+  std::string nearest = shortest_beginning_with(name, known);
+  if (nearest.empty()) nearest = nearest_name(name, known);
   return bad_input("no {} '{}';{} known: {}", what, name,
                    nearest.empty() ? "" : fmt::format(" did you mean '{}'?", nearest), fmt::join(known, ", "));
 }

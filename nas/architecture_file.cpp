@@ -60,9 +60,13 @@ ChosenBlock block_of(const YamlNode& node) {
 }  // namespace
 
 std::string architecture_yaml(const ChosenArchitecture& a) {
-  std::string yaml =
-      fmt::format("name: {}\ntarget: {}\nmethod: {}\nobjective: {}\nproven: {}\npredicted:\n", yaml_scalar(a.name),
-                  yaml_scalar(a.target), yaml_scalar(a.method), yaml_scalar(a.objective), a.proven);
+  std::string yaml = fmt::format("name: {}\ntarget: {}\nmethod: {}\nobjective: {}\nproven: {}\n", yaml_scalar(a.name),
+                                 yaml_scalar(a.target), yaml_scalar(a.method), yaml_scalar(a.objective), a.proven);
+  if (!a.scenarios.empty()) {
+    yaml += "scenarios:\n";
+    for (const std::string& scenario : a.scenarios) yaml += fmt::format("  - {}\n", yaml_scalar(scenario));
+  }
+  yaml += "predicted:\n";
   for (const auto& [figure, value] : a.predicted)
     yaml += fmt::format("  {}: {}\n", yaml_scalar(figure), format_exact(value));
   yaml += "blocks:\n";
@@ -82,6 +86,8 @@ static ChosenArchitecture architecture_of(const YamlNode& root) {
   ChosenArchitecture a;
   a.name = text_of(root, "name"), a.target = text_of(root, "target"), a.method = text_of(root, "method");
   a.objective = text_of(root, "objective"), a.proven = flag_of(root, "proven");
+  if (const YamlEntry* scenarios = root.find("scenarios"))
+    for (const YamlNode& scenario : scenarios->value.items) a.scenarios.push_back(scenario.scalar);
   const YamlNode& predicted = need(root, "predicted");
   if (predicted.kind != YamlNode::Kind::map && predicted.kind != YamlNode::Kind::null)
     throw bad_input("{}: predicted: found {}; must be a map", predicted.where, describe_found(predicted));

@@ -21,11 +21,12 @@ struct ChosenBlock {
 /// A student that a search chose, as `architectures/<name>.yaml` keeps it: which blocks it has, and what was predicted
 /// of it. It needs no model to be written or read.
 struct ChosenArchitecture {
-  std::string name;                         ///< `<target>`, `<target>-2`, `<target>-greedy`, `<target>-random-3`
-  std::string target;                       ///< the constraint set it was made for
-  std::string method;                       ///< mip, greedy, uniform, largest_parameter, random
-  std::string objective;                    ///< the metric that was searched by
-  bool proven = false;                      ///< nothing better exists under the additive model
+  std::string name;       ///< `<target>`, `<target>-2`, `<target>-greedy`, `<target>-random-3`
+  std::string target;     ///< the constraint set it was made for
+  std::string method;     ///< mip, mip_in_context, greedy, uniform, largest_parameter, random, nearest
+  std::string objective;  ///< the metric that was searched by
+  bool proven = false;    ///< nothing better exists under the additive model
+  std::vector<std::string> scenarios = {};  ///< that its limits were counted in: the batch sizes that were chosen
   std::map<std::string, double> predicted;  ///< figures of the whole model, such as memory and kl_divergence
   std::vector<ChosenBlock> blocks;          ///< in order
 };

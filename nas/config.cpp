@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <sstream>
 
+#include "blocks/config_json.h"
 #include "nas/config_checks.h"
 #include "nas/config_reader.h"
 #include "nas/config_writer.h"
@@ -322,6 +323,10 @@ void check_inputs(const SearchConfig& config) {
     check_exists(fmt::format("data.train.{}", i), config.data.train[i]);
   for (size_t i = 0; i < config.data.validation.size(); ++i)
     check_exists(fmt::format("data.validation.{}", i), config.data.validation[i]);
+  const bool has_rules = std::any_of(config.constraints.begin(), config.constraints.end(),
+                                     [](const TargetConfig& t) { return !t.require.empty() || !t.forbid.empty(); });
+  if (std::error_code error; has_rules && exists(config.teacher.folder / "config.json", error))
+    check_choices(config, read_config(config.teacher.folder).config);
 }
 
 std::string place_of(const SearchConfig& config, std::string_view key_path) {

@@ -205,7 +205,7 @@ SearchConfig parse_config(std::string_view text, const std::string& name, const 
 /// The scenarios in order, one for each concurrency, which then ends the name: `chat@64`.
 std::vector<Scenario> scenarios_of(const SearchConfig& config);
 
-/// Throws Error naming place and key of a teacher or text that is not there.
+/// Throws Error naming place and key of a teacher or text that is not there, or a variant or rule it cannot have.
 void check_inputs(const SearchConfig& config);
 
 /// The config in effect as YAML that read_search_config reads back; paths are written relative to `folder`.

@@ -128,13 +128,18 @@ void check_frontier(const SearchConfig& c) {
     throw impossible(c, key, "{}", unknown_name("scenario", moved.scenario, scenarios).what());
 }
 
+// Where a target is: one set of limits, or several as a list.
+std::string target_key(const SearchConfig& c, size_t i) {
+  const YamlEntry* all = c.source.find("constraints");
+  return all && !all->value.items.empty() ? fmt::format("constraints.{}", i) : "constraints";
+}
+
 void check_constraints(const SearchConfig& c) {
   std::vector<std::string> names;
   const std::vector<std::string> scenarios = scenario_names(c);
-  const bool is_list = c.source.find("constraints") && !c.source.find("constraints")->value.items.empty();
   for (size_t i = 0; i < c.constraints.size(); ++i) {
     const TargetConfig& target = c.constraints[i];
-    const std::string key = is_list ? fmt::format("constraints.{}", i) : "constraints";
+    const std::string key = target_key(c, i);
     if (std::find(names.begin(), names.end(), target.name) != names.end())
       throw impossible(c, key, "a second target is called '{}'; give each its name", target.name);
     names.push_back(target.name);
@@ -145,7 +150,46 @@ void check_constraints(const SearchConfig& c) {
   }
 }
 
+// The names that a subblock can have in a student.
+std::vector<std::string> names_of(const SearchSpace& space, Subblock s) {
+  std::vector<std::string> names;
+  const auto add = [&](const Choice& choice) {
+    if (std::find(names.begin(), names.end(), choice.name()) == names.end()) names.push_back(choice.name());
+  };
+  for (const Choice& choice : s == Subblock::attention ? space.attention : space.ffn) add(choice);
+  for (const BlockChoice& pair : space.pairs) add(s == Subblock::attention ? pair.attention : pair.ffn);
+  for (const Span& span : space.spans) add(s == Subblock::attention ? span.block.attention : span.block.ffn);
+  return names;
+}
+
+void check_rule(const SearchConfig& c, const RuleConfig& rule, const std::string& key, const SearchSpace& space,
+                const ModelConfig& teacher) {
+  const ChoiceRule layers = parse_layers(rule.layers, teacher.num_hidden_layers, {});
+  if (layers.first_layer < 0 || layers.last_layer < layers.first_layer ||
+      layers.last_layer >= teacher.num_hidden_layers)
+    throw impossible(c, key + ".layers", "{}: the teacher has layers 0 to {}", rule.layers,
+                     teacher.num_hidden_layers - 1);
+  for (const Subblock s : {Subblock::attention, Subblock::ffn}) {
+    const std::string& name = s == Subblock::attention ? rule.attention : rule.ffn;
+    const std::vector<std::string> known = names_of(space, s);
+    if (!name.empty() && std::find(known.begin(), known.end(), name) == known.end())
+      throw impossible(c, fmt::format("{}.{}", key, name_of(s)), "{}",
+                       unknown_name(fmt::format("{} in the search space", name_of(s)), name, known).what());
+  }
+}
+
 }  // namespace
+
+void check_choices(const SearchConfig& c, const ModelConfig& teacher) {
+  const SearchSpace space = search_space(c, teacher);
+  for (size_t i = 0; i < c.constraints.size(); ++i) {
+    const std::string target = target_key(c, i);
+    for (const auto& [rules, name] :
+         {std::pair(&c.constraints[i].require, "require"), {&c.constraints[i].forbid, "forbid"}})
+      for (size_t r = 0; r < rules->size(); ++r)
+        check_rule(c, (*rules)[r], fmt::format("{}.{}.{}", target, name, r), space, teacher);
+  }
+}
 
 void check_config(SearchConfig& c) {
   check_data(c);
@@ -155,6 +199,7 @@ void check_config(SearchConfig& c) {
   check_scenarios(c);
   check_constraints(c);
   check_frontier(c);
+  if (c.teacher.pretrain) check_choices(c, c.teacher.pretrain->model);
   const GkdLossWeights& loss = c.uptrain.loss;
   if (loss.cosine == 0 && loss.kl == 0 && loss.cross_entropy == 0)
     throw impossible(c, "uptrain.loss", "all weights are 0; one of cosine, kl, lm has to be more");

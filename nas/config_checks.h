@@ -13,4 +13,8 @@ Error impossible(const SearchConfig& c, std::string_view key, fmt::format_string
 /// to be trained leaves open.
 void check_config(SearchConfig& config);
 
+/// Throws Error (bad_input) with place and key of a variant, or a rule on variants or layers, that is not in the search
+/// space of this teacher.
+void check_choices(const SearchConfig& config, const ModelConfig& teacher);
+
 }  // namespace tangram

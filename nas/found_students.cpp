@@ -54,6 +54,12 @@ ChosenArchitecture student_in_context(const ScoreTable& table, const Problem& pr
   return student;
 }
 
+std::vector<std::string> scenario_names(const ScoreTable& table, const std::vector<size_t>& scenarios) {
+  std::vector<std::string> names;
+  for (const size_t s : scenarios) names.push_back(table.scenarios[s].name);
+  return names;
+}
+
 Table block_table(const ChosenArchitecture& student) {
   Table table{.header = {"layers", "attention", "ffn", "scored"}, .rows = {}};
   const auto same = [](const ChosenBlock& a, const ChosenBlock& b) {
@@ -85,10 +91,8 @@ nlohmann::ordered_json blocks_json(const ChosenArchitecture& student) {
   return json;
 }
 
-void check_found(const SearchResult& found, const std::string& what) {
-  if (found.solved.status == SolveStatus::infeasible)
-    throw Error(fmt::format("{}:\n{}", what, explain(found.table.problem, found.solved)), Failure::infeasible);
-  if (found.solved.solutions.empty())
+void check_answered(const SearchResult& found, const std::string& what) {
+  if (found.solved.status != SolveStatus::infeasible && found.solved.solutions.empty())
     throw Error(fmt::format("{}: the solver ran out of time before it found one", what));
 }
 

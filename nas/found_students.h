@@ -17,6 +17,9 @@ ChosenArchitecture student_of(const ScoreTable& table, const Problem& problem, c
 ChosenArchitecture student_in_context(const ScoreTable& table, const Problem& problem, const ContextResult& found,
                                       const std::string& metric);
 
+/// The names of scenarios.
+std::vector<std::string> scenario_names(const ScoreTable& table, const std::vector<size_t>& scenarios);
+
 /// The blocks of a student, equal neighbours in one row: the teacher's layers `0-3`, attention, ffn, and whether they
 /// were scored together or are the sum of their parts.
 Table block_table(const ChosenArchitecture& student);
@@ -24,8 +27,7 @@ Table block_table(const ChosenArchitecture& student);
 /// The blocks as a JSON list.
 nlohmann::ordered_json blocks_json(const ChosenArchitecture& student);
 
-/// Throws Error (infeasible) beginning with `what` and saying what stands in the way, or Error where the solver ran out
-/// of time, unless there is a student.
-void check_found(const SearchResult& found, const std::string& what);
+/// Throws Error where the solver ran out of time; otherwise there is a student, or the search is infeasible.
+void check_answered(const SearchResult& found, const std::string& what);
 
 }  // namespace tangram

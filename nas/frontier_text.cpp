@@ -10,9 +10,7 @@ namespace {
 // The batch sizes that a point takes, by their scenarios.
 std::vector<std::string> scenarios_of(const ScoreTable& table, const TableFrontier& traced,
                                       const FrontierPoint& point) {
-  std::vector<std::string> names;
-  for (const size_t s : traced.choices[point.problem]) names.push_back(table.scenarios[s].name);
-  return names;
+  return scenario_names(table, traced.choices[point.problem]);
 }
 
 }  // namespace
@@ -23,7 +21,8 @@ Table frontier_table(const ScoreTable& table, const TableFrontier& traced, const
   Table text{.header = {"limit on " + traced.name_of_limit(traced.limit), metric}, .rows = {}};
   for (size_t k = 0; k < traced.problems[0].limits.size(); ++k) text.header.push_back(traced.name_of_limit(k));
   if (has_choice) text.header.push_back("batch");
-  text.header.insert(text.header.end(), {"proven", "supported"});
+  text.header.push_back("proven");
+  if (traced.has_supported) text.header.push_back("supported");
   for (const FrontierPoint& point : traced.frontier.points) {
     const std::vector<LinearLimit>& limits = traced.problems[point.problem].limits;
     const LinearLimit& moved = limits[traced.limit];
@@ -33,7 +32,7 @@ Table frontier_table(const ScoreTable& table, const TableFrontier& traced, const
       cells.push_back(figure_text(limits[k].units, shown(limits[k], point.solution.totals[k])));
     if (has_choice) cells.push_back(fmt::format("{}", fmt::join(scenarios_of(table, traced, point), " ")));
     cells.push_back(is_proven(point.solution) ? "yes" : "no");
-    cells.push_back(point.is_supported ? "yes" : "");
+    if (traced.has_supported) cells.push_back(point.is_supported ? "yes" : "");
     text.rows.push_back(cells);
   }
   return text;
@@ -53,20 +52,23 @@ std::string frontier_json(const ScoreTable& table, const TableFrontier& traced, 
     const ChosenArchitecture student = student_of(table, traced.problems[point.problem], point.solution, metric);
     nlohmann::ordered_json one = {{"limit", shown_on_frontier(moved, point.maximum)},
                                   {"proven", is_proven(point.solution)},
-                                  {"supported", point.is_supported},
+                                  {"supported", nullptr},
                                   {"scenarios", scenarios_of(table, traced, point)},
                                   {"predicted", student.predicted},
                                   {"blocks", blocks_json(student)}};
+    if (traced.has_supported) one["supported"] = point.is_supported;
     json["points"].push_back(one);
   }
   return json.dump(2) + "\n";
 }
 
-void check_found(const ScoreTable& table, const TableFrontier& traced, SearchRequest request, const Constraint& moved,
-                 const std::string& what) {
-  if (!traced.frontier.points.empty()) return;
+std::optional<SearchResult> why_empty(const ScoreTable& table, const TableFrontier& traced, SearchRequest request,
+                                      const Constraint& moved, const std::string& what) {
+  if (!traced.frontier.points.empty()) return std::nullopt;
   request.constraints.push_back(moved);
-  check_found(search(table, request), what);
+  SearchResult found = search(table, request);
+  check_answered(found, what);
+  if (found.solved.status == SolveStatus::infeasible) return found;
   throw Error(fmt::format("{}: the solver ran out of time before it found one", what));
 }
 

@@ -82,7 +82,8 @@ std::string grid_text(const std::vector<Column>& columns) {
     }
     table.rows.push_back(cells);
   }
-  return format_table(table);
+  constexpr size_t kWidth = 120;
+  return format_wide_table(table, kWidth);
 }
 
 std::vector<Score> scores_of(const ScoreTable& table, size_t metric) {

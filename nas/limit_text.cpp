@@ -1,6 +1,7 @@
 #include "nas/limit_text.h"
 
 #include <algorithm>
+#include <array>
 #include <vector>
 
 #include "puzzle/table_frontier.h"
@@ -11,8 +12,8 @@ LimitSpelling spelling_of(Quantity quantity) {
   const std::string_view units = units_of(quantity);
   if (units == "bytes") return {parse_bytes, "bytes such as 60 GiB"};
   if (units == "s") return {parse_seconds, "a duration such as 3 s or 250 ms"};
-  if (units == "tokens/s") return {parse_number, "tokens per second such as 2500"};
-  return {parse_number, "a count such as 49e9"};
+  if (units == "tokens/s") return {parse_amount, "tokens per second such as 2500 or 2.5k"};
+  return {parse_amount, "a count such as 49e9 or 49G"};
 }
 
 static Quantity quantity_called(std::string_view name) {
@@ -26,6 +27,12 @@ static Quantity quantity_called(std::string_view name) {
 
 static bool is_least(Quantity quantity) { return quantity == Quantity::throughput; }
 
+static std::string_view trimmed(std::string_view text) {
+  while (text.starts_with(' ')) text.remove_prefix(1);
+  while (text.ends_with(' ')) text.remove_suffix(1);
+  return text;
+}
+
 Constraint parse_constraint(std::string_view text) {
   const size_t sign = text.find_first_of("<>=");
   if (sign == std::string_view::npos || sign == 0)
@@ -33,8 +40,8 @@ Constraint parse_constraint(std::string_view text) {
   const size_t value_at = text.find_first_not_of("<>=", sign);
   const std::string_view comparison =
       text.substr(sign, value_at == std::string_view::npos ? value_at : value_at - sign);
-  std::string_view name = text.substr(0, sign);
-  const std::string_view value = value_at == std::string_view::npos ? "" : text.substr(value_at);
+  std::string_view name = trimmed(text.substr(0, sign));
+  const std::string_view value = value_at == std::string_view::npos ? "" : trimmed(text.substr(value_at));
   Constraint constraint;
   if (const size_t dot = name.rfind('.'); dot != std::string_view::npos) {
     constraint.scenario = name.substr(0, dot);
@@ -94,6 +101,20 @@ std::string figure_text(std::string_view units, double value) {
   if (units == "bytes") return format_bytes(value);
   if (units == "s") return format_seconds(value);
   return units == "tokens/s" ? format_count(value) + " tokens/s" : format_count(value);
+}
+
+std::string bound_text(std::string_view units, double value, bool up) {
+  static constexpr std::array kBytes = {" B", " KiB", " MiB", " GiB", " TiB"};
+  static constexpr std::array kSeconds = {" us", " ms", " s"};
+  static constexpr std::array kCounts = {"", "k", "M", "G", "T", "P"};
+  const auto text = [&](const auto& names, double first, double step) {
+    size_t unit = 0;
+    for (value /= first; value >= step && unit + 1 < names.size(); ++unit) value /= step;
+    return four_digits(value, up) + names[unit];
+  };
+  if (units == "bytes") return text(kBytes, 1, 1024);
+  if (units == "s") return text(kSeconds, 1e-6, 1000);
+  return text(kCounts, 1, 1000) + (units == "tokens/s" ? " tokens/s" : "");
 }
 
 }  // namespace tangram

@@ -32,4 +32,7 @@ ChoiceRule parse_rule(std::string_view text, bool forbidden, int64_t layer_count
 /// A figure with its unit, for people: `60 GiB`, `5.2k tokens/s`, `250 ms`.
 std::string figure_text(std::string_view units, double value);
 
+/// A bound in its unit that lets `value` through: rounded up, or else down, to four digits, as parse_limit reads it.
+std::string bound_text(std::string_view units, double value, bool up);
+
 }  // namespace tangram

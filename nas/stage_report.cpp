@@ -4,6 +4,7 @@
 #include "blocks/file.h"
 #include "nas/architecture_file.h"
 #include "nas/evaluation_file.h"
+#include "nas/request_text.h"
 #include "nas/run_files.h"
 #include "nas/stages.h"
 #include "nas/table.h"
@@ -216,6 +217,9 @@ std::vector<std::filesystem::path> run_report(const StageInput& in) {
       if (figure.ends_with(".memory")) text += fmt::format("  {}: {}\n", figure, format_bytes(value));
       if (figure.ends_with(".throughput")) text += fmt::format("  {}: {} tokens/s\n", figure, format_count(value));
     }
+    for (const TargetConfig& target : in.config.constraints)
+      if (target.name == chosen.target)
+        text += "\nWhat was asked for, and found by the sums\n\n" + request_text(in.config, target, chosen, scores);
     text += "\nWhat each layer got\n\n" + layers_table(chosen, scores);
     text += "\nSum of the scores beside the measured KL\n\n" + predicted_table(architectures, all, chosen.target);
     text += runtime_table(architectures, runtimes, chosen.target);

@@ -3,6 +3,7 @@
 
 #include "blocks/file.h"
 #include "nas/architecture_file.h"
+#include "nas/conflict_text.h"
 #include "nas/found_students.h"
 #include "nas/frontier_text.h"
 #include "nas/limit_text.h"
@@ -56,11 +57,27 @@ class TargetSearch {
     if (!found.table.left_out.empty())
       in_.console.say("search {}: {} replacements without a finite score or cost are left out", name,
                       found.table.left_out.size());
-    check_found(found, fmt::format("{}: no student keeps the limits of '{}'", place_of(in_.config, "constraints"),
-                                   target_.name));
+    check_answered(found, fmt::format("{}: '{}'", place_of(in_.config, "constraints"), target_.name));
+    if (found.solved.status == SolveStatus::infeasible) answer_infeasible(found, metric, "limits");
     for (size_t i = 0; i < found.solved.solutions.size(); ++i)
       write(found, found.solved.solutions[i], "mip", metric, i == 0 ? name : fmt::format("{}-{}", name, i + 1));
     return found;
+  }
+
+  // The nearest student is kept for people to look at: no stage goes on from it.
+  [[noreturn]] void answer_infeasible(const SearchResult& found, const std::string& metric,
+                                      std::string_view limits) const {
+    if (std::optional<ChosenArchitecture> nearest = nearest_student(table_, found, metric)) {
+      nearest->name = target_.name + "-nearest", nearest->target = target_.name, nearest->method = "nearest";
+      const std::filesystem::path path = architecture_path(in_.run_dir, nearest->name);
+      write_architecture(path, *nearest);
+      in_.console.say("search {}: the nearest student, which does not keep the limits, is in {}", target_.name,
+                      path.lexically_relative(in_.run_dir).string());
+    }
+    throw Error(fmt::format("{}: no student keeps the {} of '{}'{}:\n{}", place_of(in_.config, "constraints"), limits,
+                            target_.name, found.table.problem.rules.empty() ? "" : " and its rules",
+                            conflict_text(table_, found, metric)),
+                Failure::infeasible);
   }
 
   // The best student for every limit on a quantity within the target's other limits, by the sum of scores.
@@ -70,9 +87,9 @@ class TargetSearch {
     std::erase_if(others.constraints,
                   [&](const Constraint& c) { return c.quantity == moved.quantity && c.scenario == moved.scenario; });
     const TableFrontier traced = trace_frontier(table_, others, moved, {.points = in_.config.solutions.points});
-    check_found(table_, traced, others, moved,
-                fmt::format("{}: no student keeps the other limits of '{}'", place_of(in_.config, "solutions.frontier"),
-                            target_.name));
+    if (const auto found = why_empty(table_, traced, others, moved,
+                                     fmt::format("{}: '{}'", place_of(in_.config, "solutions.frontier"), target_.name)))
+      answer_infeasible(*found, metric, "other limits");
     const std::filesystem::path path = frontier_path(in_.run_dir, target_.name);
     std::filesystem::create_directories(path.parent_path());
     write_file_atomically(path, frontier_json(table_, traced, metric));
@@ -120,6 +137,7 @@ class TargetSearch {
         better.before.size(), better.after);
     ChosenArchitecture chosen = student_in_context(table_, problem, better, metric);
     chosen.name = chosen.target = target_.name, chosen.method = "mip_in_context";
+    chosen.scenarios = scenario_names(table_, found.scenarios);
     write_architecture(architecture_path(in_.run_dir, chosen.name), chosen);
   }
 
@@ -135,6 +153,7 @@ class TargetSearch {
     ChosenArchitecture chosen = student_of(table_, found.table.problem, solution, metric);
     chosen.name = name, chosen.target = target_.name, chosen.method = method;
     chosen.proven = chosen.proven && method == "mip";
+    chosen.scenarios = scenario_names(table_, found.scenarios);
     write_architecture(architecture_path(in_.run_dir, name), chosen);
   }
 

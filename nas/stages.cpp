@@ -69,7 +69,7 @@ std::span<const Stage> all_stages() {
        run_export},
       {"report",
        "Write down what each layer got, and what it costs and keeps",
-       {"constraints"},
+       {"constraints", "solutions"},
        {"score", "measure", "search", "evaluate", "export"},
        run_report},
   };

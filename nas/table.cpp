@@ -31,9 +31,7 @@ std::string format_row(const std::vector<std::string>& row, const std::vector<Co
   return line + "\n";
 }
 
-}  // namespace
-
-std::string format_table(const Table& table) {
+std::vector<Column> columns_of(const Table& table) {
   std::vector<Column> columns(table.header.size());
   for (size_t c = 0; c < columns.size(); ++c) columns[c].width = width_of(table.header[c]);
   for (const std::vector<std::string>& row : table.rows) {
@@ -43,10 +41,37 @@ std::string format_table(const Table& table) {
       columns[c].numeric &= row[c].empty() || row[c] == "-" || looks_numeric(row[c]);
     }
   }
+  return columns;
+}
+
+}  // namespace
+
+std::string format_table(const Table& table) {
+  const std::vector<Column> columns = columns_of(table);
   size_t total = columns.empty() ? 0 : 2 * (columns.size() - 1);
   for (const Column& column : columns) total += column.width;
   std::string text = format_row(table.header, columns) + std::string(total, '-') + "\n";
   for (const std::vector<std::string>& row : table.rows) text += format_row(row, columns);
+  return text;
+}
+
+std::string format_wide_table(const Table& table, size_t width) {
+  const std::vector<Column> columns = columns_of(table);
+  std::string text;
+  for (size_t first = 1, end = 1; first < columns.size() || text.empty(); first = end) {
+    size_t total = columns[0].width;
+    while (end < columns.size() && (end == first || total + 2 + columns[end].width <= width))
+      total += 2 + columns[end++].width;
+    const auto part_of = [&](const std::vector<std::string>& row) {
+      std::vector<std::string> part = {row[0]};
+      for (size_t c = first; c < std::min(end, row.size()); ++c) part.push_back(row[c]);
+      return part;
+    };
+    Table part{.header = part_of(table.header), .rows = {}};
+    for (const std::vector<std::string>& row : table.rows) part.rows.push_back(part_of(row));
+    if (!text.empty()) text += '\n';
+    text += format_table(part);
+  }
   return text;
 }
 

@@ -14,4 +14,8 @@ struct Table {
 /// numbers if every cell in it but "" and "-" begins as a number does. Cells are UTF-8, one column a code point.
 std::string format_table(const Table& table);
 
+/// The same, in as many tables one below the other as keep lines within `width`, each with the first column; a line is
+/// longer only where one column alone is too wide.
+std::string format_wide_table(const Table& table, size_t width);
+
 }  // namespace tangram

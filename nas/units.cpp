@@ -21,6 +21,7 @@ constexpr Unit kByteUnits[] = {
     {"TB", 1e12}, {"KiB", 0x1p10}, {"MiB", 0x1p20}, {"GiB", 0x1p30}, {"TiB", 0x1p40},
 };
 constexpr Unit kTimeUnits[] = {{"us", 1, 1e6}, {"ms", 1, 1e3}, {"s", 1}, {"min", 60}, {"h", 3600}};
+constexpr Unit kAmountUnits[] = {{"k", 1e3}, {"M", 1e6}, {"G", 1e9}, {"T", 1e12}, {"P", 1e15}};
 constexpr Unit kFractionUnits[] = {{"%", 1, 100}};
 
 /// A number, optionally followed by spaces and one of `units`.
@@ -60,6 +61,7 @@ std::optional<int64_t> parse_count(std::string_view text) {
 std::optional<double> parse_fraction(std::string_view text) { return parse_quantity(text, kFractionUnits); }
 std::optional<double> parse_bytes(std::string_view text) { return parse_quantity(text, kByteUnits); }
 std::optional<double> parse_seconds(std::string_view text) { return parse_quantity(text, kTimeUnits); }
+std::optional<double> parse_amount(std::string_view text) { return parse_quantity(text, kAmountUnits); }
 
 std::optional<Limit> parse_limit(std::string_view text, std::optional<double> (*absolute)(std::string_view)) {
   constexpr Unit kRelativeUnits[] = {{"%", 1, 100}, {"x", 1}};
@@ -94,6 +96,21 @@ std::string format_seconds(double seconds) {
   if (whole < 3600) return fmt::format("{} min {:02} s", whole / 60, whole % 60);
   const int64_t minutes = std::llround(seconds / 60);
   return fmt::format("{} h {:02} min", minutes / 60, minutes % 60);
+}
+
+std::string four_digits(double value, bool up) {
+  if (!(value > 0) || !std::isfinite(value)) return fmt::format("{}", value);
+  const int decimals = std::max(0, 3 - static_cast<int>(std::floor(std::log10(value))));
+  const double step = std::pow(10, decimals);
+  // A product such as 0.57 * 100 may be off by a rounding, and is 57 all the same.
+  double digits = std::round(value * step);
+  if (std::abs(value * step - digits) > 1e-14 * digits)
+    digits = up ? std::ceil(value * step) : std::floor(value * step);
+  std::string text = fmt::format("{:.{}f}", digits / step, decimals);
+  if (decimals == 0) return text;
+  text.erase(text.find_last_not_of('0') + 1);
+  if (text.back() == '.') text.pop_back();
+  return text;
 }
 
 std::string format_exact(double value) {

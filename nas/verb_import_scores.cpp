@@ -37,7 +37,12 @@ Scenario parse_scenario(std::string_view text) {
 
 void run_import(const Options& o, const VerbInput& in) {
   CsvMeaning meaning{.higher_is_better = o.higher_is_better};
-  for (const std::string& text : o.scenarios) meaning.scenarios.push_back(parse_scenario(text));
+  for (const std::string& text : o.scenarios) {
+    meaning.scenarios.push_back(parse_scenario(text));
+    for (size_t s = 0; s + 1 < meaning.scenarios.size(); ++s)
+      if (meaning.scenarios[s].name == meaning.scenarios.back().name)
+        throw bad_input("--scenario {}: a second scenario '{}'; give each its name", text, meaning.scenarios[s].name);
+  }
   CsvReport report;
   const ScoreTable table = read_score_csv(o.csv, meaning, report);
   for (const std::string& metric : o.higher_is_better) metric_index(table, metric);  // throws, naming the known ones

@@ -24,6 +24,8 @@ void run_inspect(const Options& o, const VerbInput& in) {
   std::string found = "no such file or folder";
   if (is_folder)
     found = "neither config.json nor run.json is in it";
+  else if (path.extension() == ".csv")
+    found = fmt::format("a CSV file; first: tangram import-scores {} --out scores.h5", o.path);
   else if (fs::exists(path, error))
     found = "a file that is no score table";
   else if (error)

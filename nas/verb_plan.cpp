@@ -53,6 +53,13 @@ void run_plan(const Options& o, const VerbInput& in) {
   if (!o.run_dir.empty()) config.run_dir = fs::absolute(o.run_dir).lexically_normal();
   const ModelConfig teacher = teacher_shape(config);
   if (!o.hardware.empty()) {
+    for (const auto& [name, is_given] :
+         {std::pair("--gpu", !o.gpu.empty()), {"--gpus", o.gpus > 0}, {"--disk", !o.disk.empty()}})
+      if (is_given)
+        throw bad_input(
+            "{} with --hardware: the one is of running the search, the other of serving students; leave "
+            "one of the two out",
+            name);
     const Hardware hardware = named_hardware(o.hardware);
     const std::vector<PlannedServing> serving = plan_serving(teacher, hardware, /*with_students=*/true);
     fmt::print(in.out, "{}", in.json ? serving_json(serving, hardware) : serving_text(serving, hardware));

@@ -3,6 +3,7 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 
+#include "nas/conflict_text.h"
 #include "nas/evaluation_file.h"
 #include "nas/frontier_text.h"
 #include "nas/limit_text.h"
@@ -39,6 +40,9 @@ SearchRequest request_of(const ScoreTable& table, const Options& o) {
   for (const std::string& text : o.required) request.rules.push_back(parse_rule(text, false, table.layer_count));
   for (const std::string& text : o.forbidden) request.rules.push_back(parse_rule(text, true, table.layer_count));
   request.most_variants = o.most_variants;
+  constexpr double kMostSeconds = 1e9;
+  if (!(o.seconds > 0 && o.seconds <= kMostSeconds))
+    throw bad_input("--seconds {}: must be above 0, and at most {:.0e}", o.seconds, kMostSeconds);
   const std::optional<double> difference = parse_fraction(o.min_difference);
   if (!difference || *difference < 0 || *difference > 1)
     throw bad_input("--min-difference {}: must be a part of the layers such as 20%", o.min_difference);
@@ -130,6 +134,7 @@ void print_json(const ScoreTable& table, const SearchRequest& request, const Sea
                 const std::optional<Resampled>& again, const VerbInput& in) {
   const Oddities odd = oddities_of(table, found, request.metric);
   nlohmann::ordered_json json = {
+      {"status", found.solved.status == SolveStatus::optimal ? "optimal" : "feasible"},
       {"metric", request.metric},
       {"proven", found.solved.status == SolveStatus::optimal},
       {"left_out", {{"without_score", odd.without_score}, {"without_cost", odd.without_cost}}},
@@ -150,16 +155,35 @@ void print_json(const ScoreTable& table, const SearchRequest& request, const Sea
 }
 
 void write_student(ChosenArchitecture student, const std::string& target, const std::string& name,
-                   const fs::path& folder) {
-  student.target = target, student.method = "mip", student.name = name;
+                   const fs::path& folder, const std::string& method = "mip") {
+  student.target = target, student.method = method, student.name = name;
   write_architecture(folder / (name + ".yaml"), student);
+}
+
+// That nothing keeps all that is asked is an answer like others, and told in the same places; only the exit code is
+// another.
+[[noreturn]] void answer_infeasible(const Options& o, const ScoreTable& table, const SearchRequest& request,
+                                    const SearchResult& found, const VerbInput& in) {
+  if (in.json) fmt::print(in.out, "{}\n", conflict_json(table, found, request.metric).dump(2));
+  std::string message =
+      fmt::format("{}: no student keeps the limits{}", o.scores, request.rules.empty() ? "" : " and the rules");
+  if (!in.json) message += ":\n" + conflict_text(table, found, request.metric);
+  const std::optional<ChosenArchitecture> nearest = nearest_student(table, found, request.metric);
+  if (!o.out.empty() && nearest) {
+    write_student(*nearest, "student", "nearest", o.out, "nearest");
+    in.console.say("the nearest student, which does not keep the limits, is in {}",
+                   (fs::path(o.out) / "nearest.yaml").string());
+  }
+  throw Error(message, Failure::infeasible);
 }
 
 void write_students(const ScoreTable& table, const SearchRequest& request, const SearchResult& found,
                     const fs::path& folder) {
-  for (size_t i = 0; i < found.solved.solutions.size(); ++i)
-    write_student(student_of(table, found.table.problem, found.solved.solutions[i], request.metric), "student",
-                  i == 0 ? "student" : fmt::format("student-{}", i + 1), folder);
+  for (size_t i = 0; i < found.solved.solutions.size(); ++i) {
+    ChosenArchitecture student = student_of(table, found.table.problem, found.solved.solutions[i], request.metric);
+    student.scenarios = scenario_names(table, found.scenarios);
+    write_student(student, "student", i == 0 ? "student" : fmt::format("student-{}", i + 1), folder);
+  }
 }
 
 // Each student once, however many limits it is the best for.
@@ -169,8 +193,9 @@ void write_frontier_students(const ScoreTable& table, const TableFrontier& trace
   int count = 0;
   for (const FrontierPoint& point : traced.frontier.points) {
     if (last && last->problem == point.problem && last->solution.entries == point.solution.entries) continue;
-    write_student(student_of(table, traced.problems[point.problem], point.solution, metric), "frontier",
-                  fmt::format("frontier-{:03}", ++count), folder);
+    ChosenArchitecture student = student_of(table, traced.problems[point.problem], point.solution, metric);
+    student.scenarios = scenario_names(table, traced.choices[point.problem]);
+    write_student(student, "frontier", fmt::format("frontier-{:03}", ++count), folder);
     last = &point;
   }
 }
@@ -179,7 +204,8 @@ void run_frontier(const Options& o, const ScoreTable& table, const SearchRequest
   const Constraint moved = parse_moved_limit(o.frontier);
   const TableFrontier traced =
       trace_frontier(table, request, moved, {.points = o.points, .supported = o.supported, .refine = o.refine});
-  check_found(table, traced, request, moved, fmt::format("{}: no student keeps the limits", o.scores));
+  if (const auto found = why_empty(table, traced, request, moved, o.scores))
+    answer_infeasible(o, table, request, *found, in);
   if (in.json)
     fmt::print(in.out, "{}", frontier_json(table, traced, request.metric));
   else
@@ -229,13 +255,20 @@ void check_options(const Options& o, const CLI::App& app) {
     throw bad_input("--seed is of drawing scores anew; say how often, such as --resample 100");
 }
 
+void check_is_table(const std::string& path) {
+  if (!path.ends_with(".csv")) return;
+  throw bad_input("{0}: a CSV file, not a score table; first: tangram import-scores {0} --out scores.h5", path);
+}
+
 void run_search_verb(const Options& o, const VerbInput& in) {
+  check_is_table(o.scores);
   const ScoreTable table = read_scores(o.scores);
   const SearchRequest request = request_of(table, o);
   if (!in.json) fmt::print(in.out, "{}", disturbance_text(table));
   if (!o.frontier.empty()) return run_frontier(o, table, request, in);
   const SearchResult found = search(table, request);
-  check_found(found, fmt::format("{}: no student keeps the limits", o.scores));
+  check_answered(found, o.scores);
+  if (found.solved.status == SolveStatus::infeasible) answer_infeasible(o, table, request, found, in);
   std::optional<Resampled> again;
   if (o.resamples > 0) again = resample_scores(o, table, request, found);
   if (in.json) {
@@ -268,13 +301,12 @@ std::function<void(const VerbInput&)> add_search(CLI::App& app) {
   add_list("--require", o->required, "A variant that layers must have: 0-3:attention=gqa_8; repeat for more", "RULE");
   add_list("--forbid", o->forbidden, "A variant that layers must not have: all:ffn=no_op; repeat for more", "RULE");
   app.add_option("--most-variants", o->most_variants,
-                 "Different subblock variants that a student may have, since each may be a kernel of its own; 0: any");
+                 "Different subblock variants that a student may have, since each may be a kernel of its own; 0: any")
+      ->check(CLI::Range(0, 1 << 20));
   app.add_option("--solutions", o->solutions, "Students to find")->check(CLI::Range(1, 1000))->capture_default_str();
   app.add_option("--min-difference", o->min_difference, "Part of the layers in which any two of them differ")
       ->capture_default_str();
-  app.add_option("--seconds", o->seconds, "Time for each student; running out of it is said")
-      ->check(CLI::PositiveNumber)
-      ->capture_default_str();
+  app.add_option("--seconds", o->seconds, "Time for each student; running out of it is said")->capture_default_str();
   app.add_option(
          "--frontier", o->frontier,
          "Instead of one student, the best for every value of this quantity's limit: memory, chat.latency; where the "
@@ -290,7 +322,9 @@ std::function<void(const VerbInput&)> add_search(CLI::App& app) {
                  "Searches with scores drawn anew within their standard errors: how sure each layer's choice is")
       ->check(CLI::Range(0, 100000));
   app.add_option("--seed", o->seed, "Of the drawing");
-  app.add_option("--out", o->out, "Folder for the students as architecture files; of a frontier each different one");
+  app.add_option("--out", o->out,
+                 "Folder for the students as architecture files; of a frontier each different one; where the limits "
+                 "cannot be met nearest.yaml, the student that comes nearest");
   return [o, &app](const VerbInput& in) {
     check_options(*o, app);
     run_search_verb(*o, in);

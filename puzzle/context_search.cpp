@@ -124,6 +124,7 @@ namespace {
 /// The problem of the changes around a student, with one more limit: on the slots that are filled otherwise.
 Problem local_problem(const Problem& problem, std::span<const int64_t> student, const std::vector<double>& changes) {
   Problem local = problem;
+  local.rules.clear(), local.taken_out.clear();
   std::erase_if(local.entries, [&](const Entry& e) { return !std::isfinite(changes[static_cast<size_t>(e.row)]); });
   for (Entry& entry : local.entries) {
     entry.objective = changes[static_cast<size_t>(entry.row)];

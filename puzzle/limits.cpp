@@ -84,7 +84,8 @@ LinearLimit linear_limit(const ScoreTable& table, const Constraint& constraint, 
   LinearLimit limit{.name = std::string(name_of(quantity)),
                     .units = std::string(units_of(quantity)),
                     .maximum = constraint.bound,
-                    .fixed = cost_outside(table, quantity, scenario)};
+                    .fixed = cost_outside(table, quantity, scenario),
+                    .moves = constraint.moves};
   if (quantity == Quantity::memory) limit.fixed += table.workspace_bytes[scenario];
   if (quantity != Quantity::parameters) limit.name += fmt::format(" ({})", table.scenarios[scenario].name);
   if (!(constraint.bound > 0) || std::isinf(constraint.bound))
@@ -96,10 +97,12 @@ LinearLimit linear_limit(const ScoreTable& table, const Constraint& constraint, 
     const double teacher = figure(table, teacher_rows(table), quantity, scenario);
     if (!std::isfinite(teacher)) throw bad_input("the score table has no {} of the teacher", limit.name);
     limit.maximum *= teacher;
+    limit.teacher = teacher;
   }
   if (quantity == Quantity::throughput) {
     limit.tokens = output_tokens(table.scenarios[scenario]);
     limit.maximum = limit.tokens / limit.maximum;
+    if (limit.teacher > 0) limit.teacher = limit.tokens / limit.teacher;
   }
   return limit;
 }
@@ -217,18 +220,27 @@ TableProblem make_problem(const ScoreTable& table, const std::string& metric, st
   TableProblem made{.problem = {.layer_count = table.layer_count, .entries = {}, .limits = {}}, .left_out = {}};
   std::vector<LimitSource> sources;
   for (const Constraint& constraint : constraints) {
+    bool is_on_any = false;
     const auto add = [&](size_t s) {
-      made.problem.limits.push_back(linear_limit(table, constraint, s));
+      is_on_any = true;
+      const LinearLimit limit = linear_limit(table, constraint, s);
+      for (size_t k = 0; k < sources.size(); ++k) {
+        LinearLimit& other = made.problem.limits[k];
+        if (sources[k].quantity != constraint.quantity || sources[k].scenario != s || other.moves || limit.moves)
+          continue;
+        if (limit.maximum < other.maximum) other = limit;
+        return;
+      }
+      made.problem.limits.push_back(limit);
       sources.push_back({constraint.quantity, s});
     };
     if (constraint.quantity == Quantity::parameters) {
       add(0);
       continue;
     }
-    const size_t before = sources.size();
     for (const size_t s : scenarios)
       if (is_on(constraint, table.scenarios[s])) add(s);
-    if (sources.size() == before)
+    if (!is_on_any)
       throw bad_input("a limit on {} needs a scenario, and {}", name_of(constraint.quantity),
                       table.scenarios.empty() ? "the table has none" : "none is chosen for it");
   }

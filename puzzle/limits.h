@@ -33,6 +33,7 @@ struct Constraint {
       {};  ///< or a group of them; empty: each one of the table (but for parameters, which have none)
   double bound = 0;
   bool relative = false;  ///< `bound` counts the teacher's own figure: 0.6 is 60 %
+  bool moves = false;     ///< along a frontier: it is a limit of its own, whatever else limits the same
 };
 
 /// The figure of a whole model made of these rows: costs of the rows and of what is outside the blocks, times the
@@ -66,11 +67,11 @@ struct TableProblem {
 ///   objective = value - teacher's value, its sign turned where higher is better; 0 for the teacher's own rows
 ///
 /// so that plain variants, pairs and spans add up in the same way. Throughput bounds become bounds on T, which is
-/// linear. Workspace is a maximum over the rows and not a sum of them, so a limit on memory counts the most that any
-/// row needs: it holds whichever are chosen, and a student may take less than the limit's figure says. A bound that
-/// counts the teacher's figure means the teacher in the same scenario. Throws Error (bad_input) for an unknown metric
-/// or scenario, a bound that is not positive, and a table that lacks what a constraint needs: the costs outside the
-/// blocks, or the teacher's.
+/// linear. Of several limits on the same quantity in the same scenario the tightest is taken. Workspace is a maximum
+/// over the rows and not a sum of them, so a limit on memory counts the most that any row needs: it holds whichever are
+/// chosen, and a student may take less than the limit's figure says. A bound that counts the teacher's figure means the
+/// teacher in the same scenario. Throws Error (bad_input) for an unknown metric or scenario, a bound that is not
+/// positive, and a table that lacks what a constraint needs: the costs outside the blocks, or the teacher's.
 TableProblem make_problem(const ScoreTable& table, const std::string& metric, std::span<const Constraint> constraints,
                           std::span<const size_t> scenarios);
 /// The same where no batch size is free; refused where one is.

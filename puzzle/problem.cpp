@@ -16,7 +16,7 @@ void check_problem(const Problem& problem) {
   if (problem.most_variants < 0) throw bad_input("at most {} variants; must be at least 1", problem.most_variants);
   std::vector<bool> filled(static_cast<size_t>(2 * problem.layer_count));
   std::set<int64_t> rows;
-  for (const Entry& entry : problem.entries) {
+  const auto check_entry = [&](const Entry& entry) {
     if (!rows.insert(entry.row).second) throw bad_input("row {} is two entries", entry.row);
     if (entry.costs.size() != problem.limits.size())
       throw bad_input("row {} has {} costs; there are {} limits", entry.row, entry.costs.size(), problem.limits.size());
@@ -30,7 +30,9 @@ void check_problem(const Problem& problem) {
         throw bad_input("row {} fills slot {} of {}; slots must ascend", entry.row, slot, 2 * problem.layer_count);
       filled[static_cast<size_t>(slot)] = true;
     }
-  }
+  };
+  for (const Entry& entry : problem.entries) check_entry(entry);
+  for (const TakenOut& taken : problem.taken_out) check_entry(taken.entry);
   for (size_t slot = 0; slot < filled.size(); ++slot)
     if (!filled[slot])
       throw bad_input("no replacement with all its scores and costs is left for the {} of layer {}",
@@ -133,40 +135,6 @@ std::vector<char> layers_differing(const Problem& problem, const Solution& a, co
 int64_t layers_that_differ(const Problem& problem, const Solution& a, const Solution& b) {
   const std::vector<char> differs = layers_differing(problem, a, b);
   return std::count(differs.begin(), differs.end(), 1);
-}
-
-std::string explain(const Problem& problem, const SolveResult& result) {
-  std::string text;
-  const auto text_of = [](const LinearLimit& limit, double total) {
-    return fmt::format("{:.6g}", shown(limit, total));
-  };
-  for (size_t k = 0; k < result.conflicts.size(); ++k) {
-    const LinearLimit& limit = problem.limits[k];
-    const Conflict& conflict = result.conflicts[k];
-    const bool alone = keeps(limit, conflict.smallest);
-    const double reached = alone ? conflict.smallest_with_others : conflict.smallest;
-    text += fmt::format("{}{}: {} {} {} asked for; ", text.empty() ? "" : "\n", limit.name,
-                        limit.tokens > 0 ? "at least" : "at most", text_of(limit, limit.maximum), limit.units);
-    if (!std::isfinite(reached))
-      text += alone ? "attainable alone, and the other limits exclude each other" : "no student fills every layer";
-    else
-      text += fmt::format("the {} attainable {} is {}{}", limit.tokens > 0 ? "most" : "least",
-                          alone ? "beside the other limits" : "by any student", text_of(limit, reached),
-                          conflict.is_proven ? "" : ", as far as was found in time");
-    if (alone && !conflict.is_needed) text += "; it takes no part in the conflict";
-  }
-  if (result.most_variants_is_needed)
-    text += fmt::format("{}at most {} different variants: part of the conflict", text.empty() ? "" : "\n",
-                        problem.most_variants);
-  if (!result.nearest.solution.empty() && !problem.limits.empty()) {
-    text += fmt::format("\nnearest: {:.3g} % beyond the limits", 100 * result.nearest.excess);
-    for (size_t k = 0; k < problem.limits.size(); ++k)
-      text += fmt::format("{} {} {} {}", k == 0 ? ", with" : ",", problem.limits[k].name,
-                          text_of(problem.limits[k], result.nearest.solution[0].totals[k]), problem.limits[k].units);
-    if (result.nearest.bound < result.nearest.excess)
-      text += fmt::format("; nothing within {:.3g} % is proven", 100 * result.nearest.bound);
-  }
-  return text;
 }
 
 }  // namespace tangram

@@ -30,12 +30,20 @@ struct LinearLimit {
   std::string name;
   std::string units;
   double maximum = 0;
-  double fixed = 0;   ///< outside the blocks
-  double tokens = 0;  ///< > 0: users think of it as a least throughput, tokens / total
+  double fixed = 0;    ///< outside the blocks
+  double tokens = 0;   ///< > 0: users think of it as a least throughput, tokens / total
+  double teacher = 0;  ///< > 0: the limit was given as a part of the teacher's own total, which is this
+  bool moves = false;  ///< along a frontier: nobody has asked for its maximum, which binds no student
 };
 
 /// A limit's total, or its maximum, as users think of it: of a least throughput, tokens a second.
 inline double shown(const LinearLimit& limit, double total) { return limit.tokens > 0 ? limit.tokens / total : total; }
+
+/// An entry that the user's rules forbid, and which of Problem::rules do, ascending.
+struct TakenOut {
+  Entry entry;
+  std::vector<int32_t> rules;
+};
 
 /// Which entries together fill every slot exactly once, keep every limit, and have the smallest total objective
 /// (Bercovich et al. 2024, arXiv:2411.19146, appendix B).
@@ -43,7 +51,9 @@ struct Problem {
   int64_t layer_count = 0;
   std::vector<Entry> entries;
   std::vector<LinearLimit> limits;
-  int64_t most_variants = 0;  ///< > 0: at most so many different subblock variants in the whole student
+  int64_t most_variants = 0;             ///< > 0: at most so many different subblock variants in the whole student
+  std::vector<std::string> rules = {};   ///< what the user requires and forbids, for messages
+  std::vector<TakenOut> taken_out = {};  ///< by the rules, and so not among `entries`: asked only why nothing is left
 };
 
 struct SolverOptions {
@@ -60,7 +70,7 @@ struct SolverOptions {
 enum class SolveStatus : uint8_t {
   optimal,     ///< each solution is proven best; fewer than asked for: proven that there are no more
   feasible,    ///< solutions keep every limit; that they are the best, or all there are, is not proven
-  infeasible,  ///< proven that nothing keeps every limit; conflicts say why
+  infeasible,  ///< proven that nothing keeps every limit and rule; conflicts say why
   not_found,   ///< nothing that keeps every limit was found; there may be something
 };
 
@@ -77,12 +87,27 @@ struct Solution {
 /// Whether nothing better exists.
 inline bool is_proven(const Solution& solution) { return solution.bound >= solution.objective; }
 
-/// What stands in the way of one limit. Infinity where not even that exists.
+/// What stands in the way of one limit. Infinity where not even that exists. Here and below, `is_needed` says that
+/// something is in the one set that was found of limits and rules that exclude each other and, were any one of the set
+/// left out, would not.
 struct Conflict {
-  double smallest = 0;              ///< total that can be reached if this were the only limit
-  double smallest_with_others = 0;  ///< total that can be reached while all others are kept: what it must be relaxed to
+  double smallest = 0;              ///< total of any student at all, whatever else is asked
+  double smallest_with_others = 0;  ///< total that can be reached while all else is kept: what it must be relaxed to
   bool is_proven = true;            ///< that nothing smaller can be reached
-  bool is_needed = true;  ///< among a set of limits that exclude each other and, were any one left out, would not
+  bool is_needed = false;
+};
+
+/// The same of the limit on different variants.
+struct VariantsConflict {
+  int64_t fewest_with_others = 0;  ///< that can be reached while all else is kept; 0: that alone would not do
+  bool is_proven = true;
+  bool is_needed = false;
+};
+
+/// The same of a rule.
+struct RuleConflict {
+  bool is_enough = false;  ///< without it all else can be kept
+  bool is_needed = false;
 };
 
 /// The student that exceeds the limits least: total <= (1 + excess) * maximum for each, with the smallest excess. A
@@ -96,14 +121,15 @@ struct Nearest {
 struct SolveResult {
   SolveStatus status = SolveStatus::not_found;
   std::vector<Solution> solutions;
-  std::vector<Conflict> conflicts = {};  ///< (limits)  if infeasible
-  bool most_variants_is_needed = false;  ///< if infeasible: the limit on variants is among those that conflict
-  bool conflicts_are_proven = true;      ///< if infeasible: that `is_needed` says so of a smallest set
-  Nearest nearest = {};                  ///< if infeasible
+  std::vector<Conflict> conflicts = {};           ///< (limits)  if infeasible
+  VariantsConflict variants_conflict = {};        ///< if infeasible
+  std::vector<RuleConflict> rule_conflicts = {};  ///< (rules)  if infeasible
+  bool conflicts_are_proven = true;  ///< if infeasible: that none of what `is_needed` can be left out of the set
+  Nearest nearest = {};              ///< if infeasible
 };
 
 /// Throws Error (bad_input) unless sizes agree, numbers are finite, rows differ, slots lie within the layers and each
-/// of them can be filled by some entry.
+/// of them can be filled by some entry, or could be but for the rules.
 void check_problem(const Problem& problem);
 
 /// Solution of these entries, in any order. Throws Error unless they fill every slot exactly once.
@@ -132,9 +158,5 @@ double unit_of_excess(const Problem& problem, size_t limit);
 /// In how many layers two solutions differ: some slot of the layer is filled by another entry.
 int64_t layers_that_differ(const Problem& problem, const Solution& a, const Solution& b);
 std::vector<char> layers_differing(const Problem& problem, const Solution& a, const Solution& b);  ///< (layers)  which
-
-/// For people: which limits of an infeasible problem cannot be met together, what each could be met at, and what comes
-/// nearest to meeting them all. One line a limit, and one for the nearest.
-std::string explain(const Problem& problem, const SolveResult& result);
 
 }  // namespace tangram

@@ -15,7 +15,8 @@ Constraint moved_limit(Quantity quantity, const std::string& scenario) {
   return {.quantity = quantity,
           .scenario = scenario,
           .bound = quantity == Quantity::throughput ? 1e-3 : 100,
-          .relative = true};
+          .relative = true,
+          .moves = true};
 }
 
 TableFrontier trace_frontier(const ScoreTable& table, const SearchRequest& request, const Constraint& moved,
@@ -27,7 +28,10 @@ TableFrontier trace_frontier(const ScoreTable& table, const SearchRequest& reque
       throw bad_input("a frontier over {}: the limit on it moves; leave the limit on {} out", name, name);
   SearchRequest whole = request;
   whole.constraints.push_back(moved);
-  TableFrontier traced{.choices = batch_choices(table, whole.constraints), .problems = {}, .frontier = {}};
+  TableFrontier traced{.choices = batch_choices(table, whole.constraints),
+                       .problems = {},
+                       .frontier = {},
+                       .has_supported = options.supported};
   const auto limits = [&](const std::vector<size_t>& choice) {
     return make_problem(table, request.metric, request.constraints, choice).problem.limits.size();
   };

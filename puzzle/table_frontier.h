@@ -11,6 +11,7 @@ struct TableFrontier {
   std::vector<Problem> problems;
   size_t limit = 0;  ///< of every problem: the one that moves
   Frontier frontier;
+  bool has_supported = false;  ///< whether supported points were asked for: else `is_supported` says nothing
 
   /// The name of a limit of all problems: `memory (chat)` where it is on other batch sizes in each.
   std::string name_of_limit(size_t k) const;

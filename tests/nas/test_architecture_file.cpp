@@ -49,6 +49,10 @@ TEST(ArchitectureFile, SaysInItsTextWhatTheSearchChose) {
   EXPECT_EQ(replacements[2].name(), "block-no_op-ffn_24");
   EXPECT_EQ(replacements[4].layers(), "2");
   EXPECT_EQ(blocks_of(read, small_config())[2].attention.name(), "window_16");
+  EXPECT_TRUE(read.scenarios.empty());
+
+  a.scenarios = {"chat@8", "7"};
+  EXPECT_EQ(parse_architecture(architecture_yaml(a), "a.yaml").scenarios, a.scenarios);
 }
 
 TEST(ArchitectureFile, ABlockMayStandForSeveralLayers) {

@@ -186,8 +186,8 @@ TEST_F(BadInput, Yaml) {
        {"an unknown variant of a teacher to train", text_is("c.yaml", kPretrain), "c.yaml:4:22: " + kNoVariant}});
   expect_refused({"run", "c.yaml", "--set", "distil.tokens=1"},
                  "--set distil.tokens=1: no key 'distil'; did you mean 'distill'? known: " + kKeys);
-  expect_refused({"run", "c.yaml", "--run-dir", "ids"}, "ids: Not a directory");
-  expect_refused({"run", "c.yaml", "--run-dir", "model"},
+  expect_refused({"run", "c.yaml", "--set", "search_space.ffn=[no_op]", "--run-dir", "ids"}, "ids: Not a directory");
+  expect_refused({"run", "c.yaml", "--set", "search_space.ffn=[no_op]", "--run-dir", "model"},
                  "model: this folder is not empty and no run directory (it has no run.json); give another --run-dir");
 }
 

@@ -292,6 +292,26 @@ TEST(Config, RulesSayWhatLayersHave) {
               HasSubstr("constraints.0.forbid: found layers 'few'; write 12, 0-3 or all"));
 }
 
+TEST(Config, RefusesRulesOnWhatIsNotInTheSearchSpace) {
+  const auto text = [](const std::string& rules) {
+    return "teacher:\n  pretrain:\n    model: {hidden_size: 64, intermediate_size: 128, num_hidden_layers: 3, "
+           "num_attention_heads: 4, num_key_value_heads: 2}\n    batch_tokens: 4096\n"
+           "data: {skills: {}, sequence_length: 128}\nsearch_space: {attention: [gqa_1], ffn: [0.5, linear], "
+           "pairs: [{attention: no_op, ffn: 1.0}]}\nconstraints:\n  parameters: 60%\n  " +
+           rules + "\n";
+  };
+  EXPECT_EQ(message_of(text("require: [{layers: 0-2, attention: gqa_2}, {layers: 2, attention: no_op, ffn: ffn_64}]")),
+            "no error");
+  EXPECT_EQ(message_of(text("require: [{attention: gqa_1}, {layers: 1, attention: gqa_4}]")),
+            "x.yaml:9:56: constraints.require.1.attention: no attention in the search space 'gqa_4'; did you mean "
+            "'gqa_2'? known: gqa_2, gqa_1, no_op");
+  EXPECT_THAT(message_of(text("forbid: [{layers: all, ffn: no_op}]")),
+              HasSubstr("constraints.forbid.0.ffn: no ffn in the search space 'no_op'"));
+  EXPECT_THAT(message_of(text("forbid: [{layers: 1-3, ffn: linear}]")),
+              HasSubstr("constraints.forbid.0.layers: 1-3: the teacher has layers 0 to 2"));
+  EXPECT_THAT(message_of(text("forbid: [{layers: 2-1, ffn: linear}]")), HasSubstr("the teacher has layers 0 to 2"));
+}
+
 TEST(Config, OverridesAreCheckedLikeTheFileAndNamed) {
   const SearchConfig c = parse(kWhole, {"distill.tokens=4096", "score={tokens: 5}", "run_dir=here"});
   EXPECT_EQ(c.distill.training.tokens, 4096);

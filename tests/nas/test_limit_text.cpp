@@ -22,6 +22,10 @@ TEST(LimitText, NamesQuantityScenarioAndBound) {
   expect_constraint("chat@64.latency<=250 ms", Quantity::latency, "chat@64", 0.25, false);
   expect_constraint("a.b.time_to_first_token=1s", Quantity::time_to_first_token, "a.b", 1, false);
   expect_constraint("parameters=49e9", Quantity::parameters, "", 49e9, false);
+  expect_constraint("parameters=49.3G", Quantity::parameters, "", 49.3e9, false);
+  expect_constraint("throughput>=5.2k", Quantity::throughput, "", 5200, false);
+  expect_constraint("latency <= 0.3 s", Quantity::latency, "", 0.3, false);
+  expect_constraint(" chat.memory =  60 % ", Quantity::memory, "chat", 0.6, true);
 }
 
 TEST(LimitText, SaysWhatIsWrong) {

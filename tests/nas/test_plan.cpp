@@ -152,7 +152,13 @@ TEST(Plan, PlansServingOnHardwareByName) {
 
 TEST(Plan, RefusesWhatItDoesNotKnow) {
   EXPECT_EQ(call({kConfigs / "quickstart.yaml", "--hardware", "h300"}).code, 2);
+  EXPECT_THAT(call({kConfigs / "quickstart.yaml", "--hardware", "h100"}).err, HasSubstr("did you mean 'h100-80gb'?"));
   EXPECT_EQ(call({kConfigs / "quickstart.yaml", "--gpu", "h300"}).code, 2);
+  for (const auto& [option, value] : {std::pair("--gpu", "h200"), {"--gpus", "8"}, {"--disk", "2TB"}}) {
+    const Outcome both = call({kConfigs / "quickstart.yaml", "--hardware", "h200", option, value});
+    EXPECT_EQ(both.code, 2);
+    EXPECT_THAT(both.err, HasSubstr(fmt::format("{} with --hardware: ", option)));
+  }
   EXPECT_EQ(call({kConfigs / "quickstart.yaml", "--disk", "much"}).code, 2);
   EXPECT_EQ(call({"none.yaml"}).code, 2);
 }

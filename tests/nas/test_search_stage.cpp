@@ -57,6 +57,48 @@ TEST_F(SearchStage, KeepsAFrontierWhereAskedFor) {
   EXPECT_FALSE(fs::exists(file)) << "not asked for any more";
 }
 
+TEST_F(SearchStage, ReportsWhatWasAskedBesideTheAnswer) {
+  const std::string printed = search().call({"run", "--set", "constraints.most_variants=6", "--set",
+                                             "solutions.frontier=memory", "--set", "scenarios.s.concurrency=[1, 2]"},
+                                            "asked");
+  ASSERT_TRUE(search().succeeded()) << printed;
+  const std::string report = read_text_file(search().path("asked/report.txt"), 1 << 20);
+  const ChosenArchitecture student = read_architecture(search().path("asked/architectures/student.yaml"));
+  ASSERT_EQ(student.scenarios.size(), 1u);
+  const std::string batch = student.scenarios[0].substr(2);
+  EXPECT_THAT(report,
+              ContainsRegex("memory \\(s@" + batch +
+                            "\\) +at most [0-9.]+ [KM]iB \\(70 % of the teacher's\\) +[0-9.]+ [KM]iB +6[0-9.]+ %"));
+  EXPECT_THAT(report, HasSubstr("  forbid 0:attention=no_op\n  at most 6 different variants: it has "));
+  EXPECT_THAT(report, HasSubstr("  batch size of s: " + batch + ", of 1, 2\n"));
+  EXPECT_THAT(report, HasSubstr("  frontier over memory of 100 points: frontiers/student.json\n"));
+}
+
+TEST_F(SearchStage, KeepsTheNearestStudentOfLimitsThatCannotBeMet) {
+  search().run("run");
+  const std::string printed = search().call({"search", "--set", "constraints.memory=1%"}, "run");
+  EXPECT_EQ(search().exit_code(), 3);
+  EXPECT_THAT(printed, HasSubstr("no student keeps the limits of 'student' and its rules:\nthis cannot be kept:\n"
+                                 "  memory (s): at most "));
+  EXPECT_THAT(printed, HasSubstr("is in architectures/student-nearest.yaml"));
+  const ChosenArchitecture nearest = read_architecture(search().path("run/architectures/student-nearest.yaml"));
+  EXPECT_EQ(nearest.method, "nearest");
+  EXPECT_EQ(nearest.target, "student");
+  EXPECT_THAT(search().call({"uptrain", "--set", "constraints.memory=1%"}, "run"), HasSubstr("search is to run first"));
+  // Rules that exclude each other are an answer, too.
+  const std::string rules =
+      search().call({"search", "--set", "constraints.require=[{layers: 0, attention: no_op}]"}, "run");
+  EXPECT_EQ(search().exit_code(), 3) << rules;
+  EXPECT_THAT(rules, HasSubstr("these exclude each other:\n  require 0:attention=no_op\n  forbid 0:attention=no_op\n"));
+  // One that names what is not in the search space is no search at all, and refused before any work.
+  const std::string unknown = search().call({"run", "--set", "constraints.require=[{attention: gqa_7}]"}, "fresh");
+  EXPECT_EQ(search().exit_code(), 2);
+  EXPECT_THAT(unknown, HasSubstr("constraints.require.0.attention: no attention in the search space 'gqa_7'"));
+  EXPECT_FALSE(fs::exists(search().path("fresh/stages")));
+  search().run("run");
+  EXPECT_FALSE(fs::exists(search().path("run/architectures/student-nearest.yaml")));
+}
+
 TEST_F(SearchStage, ReportsMemoryThatWasTaken) {
   search().run("run");  // whatever other tests left of it
   ASSERT_TRUE(search().succeeded());

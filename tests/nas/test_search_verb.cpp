@@ -18,6 +18,7 @@ namespace {
 using nlohmann::json;
 using ::testing::ContainsRegex;
 using ::testing::HasSubstr;
+using ::testing::Not;
 
 struct SearchVerb : testing::Test {
   TestFolder folder;
@@ -28,11 +29,11 @@ struct SearchVerb : testing::Test {
   }
 
   void SetUp() override {
-    std::string csv = "layer,attention,ffn,teacher,kl,weight_bytes,decode_seconds\n";
+    std::string csv = "layer,attention,ffn,teacher,kl,weight_bytes,prefill_seconds,decode_seconds\n";
     for (int layer = 0; layer < 4; ++layer)
-      csv +=
-          fmt::format("{0},gqa_2,,1,0,100,1\n{0},no_op,,0,{1},0,0\n{0},,ffn_64,1,0,300,3\n{0},,ffn_32,0,{2},150,1.5\n",
-                      layer, layer == 2 ? "nan" : fmt::format("{}", layer + 1), layer == 3 ? 50 : 2);
+      csv += fmt::format(
+          "{0},gqa_2,,1,0,100,0,1\n{0},no_op,,0,{1},0,0,0\n{0},,ffn_64,1,0,300,0,3\n{0},,ffn_32,0,{2},150,0,1.5\n",
+          layer, layer == 2 ? "nan" : fmt::format("{}", layer + 1), layer == 3 ? 50 : 2);
     write_file_atomically(folder.path / "scores.csv", csv);
     const Outcome imported =
         call({"import-scores", (folder.path / "scores.csv").string(), "--out", scores, "--scenario", "chat=8/10/4"});
@@ -75,7 +76,16 @@ TEST_F(SearchVerb, SaysWhichLimitsCannotBeMet) {
   const Outcome none = call({"search", scores, "--limit", "memory=10%"});
   EXPECT_EQ(none.code, 3);
   EXPECT_THAT(none.err, HasSubstr("no student keeps the limits"));
-  EXPECT_THAT(none.err, HasSubstr("memory (chat): at most 160 bytes asked for"));
+  EXPECT_THAT(none.err, HasSubstr("memory (chat): at most 160 B (10 % of the teacher's)"));
+}
+
+TEST_F(SearchVerb, ShowsTheTighterOfTwoLimitsOnTheSame) {
+  for (const bool tight_first : {true, false}) {
+    const Outcome found = call({"search", scores, "--limit", tight_first ? "memory=70%" : "memory=90%", "--limit",
+                                tight_first ? "memory=90%" : "memory=70%"});
+    EXPECT_EQ(found.code, 0) << found.err;
+    EXPECT_THAT(found.out, ContainsRegex("memory \\(chat\\) +1.03 KiB +65.6 % +1.09 KiB"));
+  }
 }
 
 TEST_F(SearchVerb, TracesAFrontier) {
@@ -102,20 +112,31 @@ TEST_F(SearchVerb, TracesAFrontier) {
   // As a table, without a column of batch sizes where there is one.
   const std::string table = call({"search", scores, "--frontier", "chat.throughput", "--points", "3"}).out;
   EXPECT_THAT(table, HasSubstr("limit on throughput (chat)"));
-  EXPECT_THAT(table, ::testing::Not(HasSubstr("batch")));
+  EXPECT_THAT(table, Not(HasSubstr("batch")));
   const Outcome none = call({"search", scores, "--frontier", "throughput", "--limit", "memory=10%"});
   EXPECT_EQ(none.code, 3);
-  EXPECT_THAT(none.err, HasSubstr("memory (chat): at most 160 bytes asked for"));
+  EXPECT_THAT(none.err, HasSubstr("memory (chat): at most 160 B (10 % of the teacher's)"));
+}
+
+TEST_F(SearchVerb, SaysOfSupportedPointsOnlyWhereTheyWereAskedFor) {
+  const json without =
+      json::parse(call({"search", scores, "--frontier", "memory", "--points", "4", "--json"}).out).at("points");
+  const json with =
+      json::parse(call({"search", scores, "--frontier", "memory", "--points", "4", "--supported", "--json"}).out)
+          .at("points");
+  for (const json& point : without) EXPECT_EQ(point.at("supported"), nullptr);
+  EXPECT_EQ(with.at(0).at("supported"), true);
+  EXPECT_THAT(call({"search", scores, "--frontier", "memory", "--points", "4"}).out, Not(HasSubstr("supported")));
 }
 
 TEST_F(SearchVerb, EveryPointOfAFrontierTakesItsBestBatchSize) {
   // The cache of 8 sequences takes eight times that of one, and their tokens 2.5 times the time.
   for (const auto& [batch, cache, time] : {std::tuple("1", 10, 1.0), {"8", 80, 2.5}}) {
-    std::string rows = "layer,attention,ffn,teacher,kl,weight_bytes,kv_cache_bytes,decode_seconds\n";
+    std::string rows = "layer,attention,ffn,teacher,kl,weight_bytes,kv_cache_bytes,decode_seconds,prefill_seconds\n";
     for (int layer = 0; layer < 3; ++layer)
       rows += fmt::format(
-          "{0},gqa_2,,1,0,20,{1},{2}\n{0},no_op,,0,{3},0,0,0\n{0},,ffn_64,1,0,60,0,{4}\n"
-          "{0},,ffn_32,0,0.5,30,0,{2}\n",
+          "{0},gqa_2,,1,0,20,{1},{2},0\n{0},no_op,,0,{3},0,0,0,0\n{0},,ffn_64,1,0,60,0,{4},0\n"
+          "{0},,ffn_32,0,0.5,30,0,{2},0\n",
           layer, cache, time, layer + 1, 3 * time);
     write_file_atomically(folder.path / "batch.csv", rows);
     std::vector<std::string> import = {"import-scores", (folder.path / "batch.csv").string(),
@@ -186,7 +207,17 @@ TEST_F(SearchVerb, RefusesWhatMeansNothing) {
   EXPECT_THAT(refused("--forbid", "0:attntion=gqa_2"), HasSubstr("did you mean 'attention'?"));
   EXPECT_THAT(refused("--limit", "talk.memory=3GiB"), HasSubstr("no scenario 'talk'"));
   EXPECT_THAT(refused("--min-difference", "200%"), HasSubstr("a part of the layers"));
+  for (const char* seconds : {"nan", "inf", "-1", "0", "1e300"})
+    EXPECT_THAT(refused("--seconds", seconds), HasSubstr("--seconds")) << seconds;
+  EXPECT_THAT(refused("--most-variants", "-1"), HasSubstr("--most-variants"));
   EXPECT_EQ(call({"search", (folder.path / "none.h5").string()}).code, 2);
+  const std::string csv = (folder.path / "scores.csv").string();
+  EXPECT_THAT(call({"search", csv, "--limit", "memory=70%"}).err,
+              HasSubstr("a CSV file, not a score table; first: tangram import-scores " + csv + " --out scores.h5"));
+  EXPECT_THAT(call({"inspect", csv}).err, HasSubstr("first: tangram import-scores " + csv + " --out scores.h5"));
+  EXPECT_THAT(
+      call({"import-scores", csv, "--out", scores, "--scenario", "chat=8/10/4", "--scenario", "chat=1/1/1"}).err,
+      HasSubstr("a second scenario 'chat'"));
 }
 
 }  // namespace

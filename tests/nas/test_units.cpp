@@ -60,6 +60,23 @@ TEST(Units, WritesThreeDigits) {
   EXPECT_EQ(format_seconds(7380), "2 h 03 min");
 }
 
+TEST(Units, FourDigitsAreOnTheSideThatIsAskedFor) {
+  EXPECT_EQ(four_digits(12.3412, true), "12.35");
+  EXPECT_EQ(four_digits(12.3412, false), "12.34");
+  EXPECT_EQ(four_digits(0.00123401, true), "0.001235");
+  EXPECT_EQ(four_digits(43.75, true), "43.75");
+  EXPECT_EQ(four_digits(100 * 0.57, true), "57");  // the product is 56.99999999999999
+  EXPECT_EQ(four_digits(100 * 0.07, true), "7");   // and this 7.000000000000001
+  EXPECT_EQ(four_digits(123456.2, false), "123456");
+}
+
+TEST(Units, ReadsAmountsAsTheyAreWritten) {
+  EXPECT_EQ(parse_amount("5.2k"), 5200);
+  EXPECT_EQ(parse_amount("49.3G"), 49.3e9);
+  EXPECT_EQ(parse_amount("2500"), 2500);
+  EXPECT_FALSE(parse_amount("5.2kk"));
+}
+
 TEST(Units, ExactTextReadsBackAsTheSameDouble) {
   for (const double x : {0.1, 1.0 / 3, 1e-4, 5e-324, 1.7976931348623157e308, -2.5, 65536.0, 0x1p53, 1e22})
     EXPECT_EQ(parse_number(format_exact(x)), x) << format_exact(x);

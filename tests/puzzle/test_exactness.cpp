@@ -83,7 +83,7 @@ bool attainable_under(Problem problem, const std::vector<char>& counts, bool cou
 }
 
 TEST(ExactnessTest, ConflictsAgreeWithBruteForce) {
-  int infeasible = 0, of_several = 0;
+  int infeasible = 0, of_several = 0, fewer_variants = 0;
   for (uint32_t seed = 0; seed < 1500; ++seed) {
     SCOPED_TRACE(seed);
     ProblemShape shape = shape_of(seed);
@@ -100,8 +100,8 @@ TEST(ExactnessTest, ConflictsAgreeWithBruteForce) {
       double alone = kInfinity, beside = kInfinity;
       for_every_cover(problem, [&](const std::vector<int32_t>& entries) {
         const Solution s = evaluate(problem, entries);
-        if (problem.most_variants > 0 && variant_count(problem, s) > problem.most_variants) return;
         alone = std::min(alone, s.totals[k]);
+        if (problem.most_variants > 0 && variant_count(problem, s) > problem.most_variants) return;
         for (size_t other = 0; other < problem.limits.size(); ++other)
           if (other != k && !keeps(problem.limits[other], s.totals[other])) return;
         beside = std::min(beside, s.totals[k]);
@@ -111,7 +111,18 @@ TEST(ExactnessTest, ConflictsAgreeWithBruteForce) {
       EXPECT_TRUE(alone == conflict.smallest || std::abs(alone - conflict.smallest) < size);
       EXPECT_TRUE(beside == conflict.smallest_with_others || std::abs(beside - conflict.smallest_with_others) < size);
     }
-    const bool variants = result.most_variants_is_needed;
+    if (problem.most_variants > 0) {
+      int64_t fewest = 0;
+      for_every_cover(problem, [&](const std::vector<int32_t>& entries) {
+        const Solution s = evaluate(problem, entries);
+        const int64_t count = variant_count(problem, s);
+        if (keeps_limits(problem, s) && (fewest == 0 || count < fewest)) fewest = count;
+      });
+      EXPECT_EQ(result.variants_conflict.fewest_with_others, fewest);
+      EXPECT_TRUE(result.variants_conflict.is_proven);
+      fewer_variants += fewest > 0;
+    }
+    const bool variants = result.variants_conflict.is_needed;
     of_several += std::count(needed.begin(), needed.end(), 1) + variants > 1;
     EXPECT_FALSE(attainable_under(problem, needed, variants)) << "the set does not conflict";
     for (size_t k = 0; k < needed.size(); ++k)
@@ -126,6 +137,66 @@ TEST(ExactnessTest, ConflictsAgreeWithBruteForce) {
   }
   EXPECT_GT(infeasible, 100);
   EXPECT_GT(of_several, 20);
+  EXPECT_GT(fewer_variants, 20);
+}
+
+// The problem that is left where only some of the rules count.
+Problem without_rules(const Problem& problem, const std::vector<char>& counts) {
+  Problem other = problem;
+  for (const TakenOut& taken : problem.taken_out)
+    if (std::none_of(taken.rules.begin(), taken.rules.end(), [&](int32_t r) { return counts[size_t(r)]; }))
+      other.entries.push_back(taken.entry);
+  return other;
+}
+
+TEST(ExactnessTest, ConflictsOfRulesAgreeWithBruteForce) {
+  int of_rules = 0, of_both = 0, enough = 0;
+  for (uint32_t seed = 0; seed < 600; ++seed) {
+    SCOPED_TRACE(seed);
+    ProblemShape shape = shape_of(seed);
+    shape.layers = std::min<int64_t>(shape.layers, 3), shape.tightness += 0.1;
+    Problem problem = random_problem(shape, seed);
+    std::mt19937 random(seed);
+    problem.rules = {"a", "b", "c", "d"};
+    std::vector<Entry> left;
+    for (const Entry& entry : problem.entries) {
+      std::vector<int32_t> broken;
+      for (int32_t r = 0; r < 4; ++r)
+        if (random() % 4 == 0) broken.push_back(r);
+      if (broken.empty())
+        left.push_back(entry);
+      else
+        problem.taken_out.push_back({entry, broken});
+    }
+    problem.entries = left;
+    const SolveResult result = solve(problem);
+    if (result.status != SolveStatus::infeasible) continue;
+    std::vector<char> rules, limits;
+    for (const RuleConflict& rule : result.rule_conflicts) rules.push_back(rule.is_needed);
+    for (const Conflict& limit : result.conflicts) limits.push_back(limit.is_needed);
+    const bool variants = result.variants_conflict.is_needed;
+    EXPECT_TRUE(result.conflicts_are_proven);
+    EXPECT_FALSE(attainable_under(without_rules(problem, rules), limits, variants)) << "the set does not conflict";
+    const auto sparing = [](std::vector<char> counts, size_t i) { return counts[i] = 0, counts; };
+    for (size_t r = 0; r < rules.size(); ++r) {
+      if (rules[r]) {
+        EXPECT_TRUE(attainable_under(without_rules(problem, sparing(rules, r)), limits, variants)) << "rule " << r;
+      }
+      const Problem others = without_rules(problem, sparing(std::vector<char>(4, 1), r));
+      EXPECT_EQ(result.rule_conflicts[r].is_enough, brute_force(others).best.objective < kInfinity);
+      enough += result.rule_conflicts[r].is_enough;
+    }
+    for (size_t k = 0; k < limits.size(); ++k)
+      if (limits[k]) {
+        EXPECT_TRUE(attainable_under(without_rules(problem, rules), sparing(limits, k), variants)) << "limit " << k;
+      }
+    const auto count = std::count(rules.begin(), rules.end(), 1);
+    const bool others = std::count(limits.begin(), limits.end(), 1) > 0 || variants;
+    of_rules += count > 0 && !others, of_both += count > 0 && others;
+  }
+  EXPECT_GT(of_rules, 20);
+  EXPECT_GT(of_both, 20);
+  EXPECT_GT(enough, 20);
 }
 
 // Of problems too large to enumerate; CBC's tolerances are the difference that is allowed.

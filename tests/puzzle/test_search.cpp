@@ -127,7 +127,84 @@ TEST(Search, SaysWhatStandsInTheWay) {
   const ScoreTable table = two_layers();
   const SearchResult found = search(table, {.metric = "kl_divergence", .constraints = {{Quantity::memory, "", 59}}});
   EXPECT_EQ(found.solved.status, SolveStatus::infeasible);
-  EXPECT_THAT(explain(found.table.problem, found.solved), HasSubstr("60"));  // two narrow FFNs
+  EXPECT_EQ(found.solved.conflicts.at(0).smallest_with_others, 60);  // two narrow FFNs
+}
+
+TEST(Search, RulesThatExcludeEachOtherAreNamed) {
+  const ScoreTable table = two_layers();
+  const auto conflict = [&](std::vector<ChoiceRule> rules, double bytes, int64_t most_variants = 0) {
+    const SearchResult found = search(table, {.metric = "kl_divergence",
+                                              .constraints = {{Quantity::memory, "chat@4", bytes}},
+                                              .rules = std::move(rules),
+                                              .most_variants = most_variants});
+    EXPECT_EQ(found.solved.status, SolveStatus::infeasible);
+    std::vector<std::string> names;
+    for (size_t r = 0; r < found.solved.rule_conflicts.size(); ++r)
+      if (found.solved.rule_conflicts[r].is_needed) names.push_back(found.table.problem.rules.at(r));
+    if (found.solved.conflicts.at(0).is_needed) names.push_back("memory");
+    if (found.solved.variants_conflict.is_needed) names.push_back("variants");
+    return names;
+  };
+  const ChoiceRule gqa{.first_layer = 0, .last_layer = 1, .attention = "gqa_2"},
+      no_op{.first_layer = 0, .last_layer = 0, .attention = "no_op"},
+      narrow{.first_layer = 1, .last_layer = 1, .ffn = "ffn_32"};
+  ChoiceRule no_gqa = gqa, no_no_op = no_op, both = no_op;
+  no_gqa.forbidden = no_no_op.forbidden = true, both.ffn = "ffn_64";
+  EXPECT_THAT(conflict({gqa, narrow, no_op}, 1000),
+              ElementsAre("require 0-1:attention=gqa_2", "require 0:attention=no_op"));
+  EXPECT_THAT(conflict({no_op, no_op, no_no_op}, 1000),
+              ElementsAre("require 0:attention=no_op", "forbid 0:attention=no_op"));
+  // Every attention of layer 0: that of the block of both layers is forbidden, too.
+  EXPECT_THAT(conflict({no_gqa, no_no_op}, 1000),
+              ElementsAre("forbid 0-1:attention=gqa_2", "forbid 0:attention=no_op"));
+  // Two narrow FFNs and the attention that is required take 60 + 120 bytes.
+  EXPECT_THAT(conflict({narrow, gqa}, 170), ElementsAre("require 0-1:attention=gqa_2", "memory"));
+  EXPECT_THAT(conflict({both, {.first_layer = 1, .last_layer = 1, .attention = "gqa_2"}}, 1000, 2),
+              ElementsAre("require 0:attention=no_op, ffn=ffn_64", "require 1:attention=gqa_2", "variants"));
+  EXPECT_THAT(conflict({gqa, narrow, no_op}, 10),
+              ElementsAre("require 0-1:attention=gqa_2", "require 0:attention=no_op"));
+}
+
+TEST(Search, ARuleThatIsGivenTwiceIsOne) {
+  const ChoiceRule no_op{.first_layer = 0, .last_layer = 0, .attention = "no_op"};
+  ChoiceRule none = no_op;
+  none.forbidden = true;
+  const SearchResult found = search(two_layers(), {.metric = "kl_divergence", .rules = {no_op, none, no_op}});
+  ASSERT_EQ(found.solved.rule_conflicts.size(), 2u);
+  for (const RuleConflict& rule : found.solved.rule_conflicts) EXPECT_TRUE(rule.is_enough && rule.is_needed);
+}
+
+TEST(Search, OfSeveralLimitsOnTheSameTheTightestCounts) {
+  const ScoreTable table = two_layers();
+  const SearchResult found = search(table, {.metric = "kl_divergence",
+                                            .constraints = {{Quantity::memory, "chat@4", 200},
+                                                            {Quantity::memory, "", 140},
+                                                            {Quantity::throughput, "chat", 0.1},
+                                                            {Quantity::throughput, "chat", 0.2}}});
+  ASSERT_EQ(found.table.problem.limits.size(), 2u);
+  EXPECT_EQ(found.table.problem.limits[0].maximum, 140);
+  EXPECT_EQ(shown(found.table.problem.limits[1], found.table.problem.limits[1].maximum), 0.2);
+}
+
+// One sequence: two narrow FFNs are 60 bytes and 3 s for 4 tokens; four sequences: the same bytes, 6 s for 16 tokens.
+TEST(Search, RelaxationsAreTheLeastOverAllBatchSizes) {
+  const ScoreTable table = two_layers();
+  const SearchResult found = search(
+      table,
+      {.metric = "kl_divergence", .constraints = {{Quantity::throughput, "chat", 3}, {Quantity::latency, "chat", 2}}});
+  ASSERT_EQ(found.solved.status, SolveStatus::infeasible);
+  const std::vector<LinearLimit>& limits = found.table.problem.limits;
+  // Without the limit on time, 16 tokens in 6 s; without that on the rate, 3 s. With all else kept, neither will do.
+  EXPECT_DOUBLE_EQ(shown(limits[0], found.solved.conflicts[0].smallest), 16.0 / 6);
+  EXPECT_EQ(found.solved.conflicts[1].smallest, 3);
+  const SearchResult slower =
+      search(table, {.metric = "kl_divergence",
+                     .constraints = {{Quantity::throughput, "chat", 2}, {Quantity::latency, "chat", 3.5}}});
+  ASSERT_EQ(slower.solved.status, SolveStatus::infeasible);
+  EXPECT_DOUBLE_EQ(shown(slower.table.problem.limits[0], slower.solved.conflicts[0].smallest_with_others), 4.0 / 3);
+  EXPECT_EQ(slower.relaxed_in.at(0), std::vector<size_t>{0});
+  EXPECT_DOUBLE_EQ(slower.solved.conflicts[1].smallest_with_others, 6);
+  EXPECT_EQ(slower.relaxed_in.at(1), std::vector<size_t>{1});
 }
 
 TEST(Outliers, AreFarBeyondTheSameVariantElsewhere) {
