@@ -85,33 +85,54 @@ bool fits_in(GgufType type, std::span<const float> row) {
   return std::none_of(row.begin(), row.end(), [](float x) { return std::abs(x) > kLargestF16; });
 }
 
+/// Whether the source's bytes are the file's.
+bool is_stored_so(const GgufTensor& t) {
+  return t.source.data && ((t.type == GgufType::f32 && t.source.dtype == DType::f32) ||
+                           (t.type == GgufType::bf16 && t.source.dtype == DType::bf16));
+}
+
+/// Writes row r to `out`; `values` (cols) is scratch memory. False if a value is too large for the type.
+bool write_row(char* out, const GgufTensor& t, int64_t r, std::span<float> values) {
+  if (!t.source.data) {
+    t.row(values, r);
+  } else {
+    const Tensor row = t.source.row_range(t.source_row ? t.source_row(r) : r, 1);
+    if (is_stored_so(t)) {
+      std::memcpy(out, row.data, static_cast<size_t>(row.bytes()));
+      return true;
+    }
+    copy(view_of(values.data(), 1, t.cols), row);
+  }
+  encode_row(out, t.type, values);
+  return fits_in(t.type, values);
+}
+
 void write_rows(AtomicFile& file, const GgufTensor& t, int threads) {
   constexpr int64_t kPartBytes = 8 << 20;
   const int64_t bytes = row_bytes(t.type, t.cols);
   const int64_t part = std::clamp<int64_t>(kPartBytes / std::max<int64_t>(bytes, 1), 1, t.rows);
+  const bool release = t.release && t.source.contiguous();
+  const auto source_part = [&](int64_t r) { return t.source.row_range(r, std::min(part, t.rows - r)); };
   std::string buffer;
   for (int64_t first = 0; first < t.rows; first += part) {
     const int64_t count = std::min(part, t.rows - first);
-    const auto rows_from = [&](int64_t r) { return t.mapped.row_range(r, std::min(part, t.rows - r)); };
-    if (t.mapped.data && first + part < t.rows)
-      advise_soon(rows_from(first + part).data, rows_from(first + part).bytes());
+    if (release)
+      for (int64_t ahead = first + part; ahead < std::min(t.rows, first + 8 * part); ahead += part)
+        advise_soon(source_part(ahead).data, source_part(ahead).bytes());
     buffer.resize(static_cast<size_t>(count * bytes));
     std::atomic<bool> fits = true;
 #pragma omp parallel num_threads(threads)
     {
-      std::vector<float> row(static_cast<size_t>(t.cols));
+      std::vector<float> values(static_cast<size_t>(t.cols));
 #pragma omp for schedule(static)
-      for (int64_t r = 0; r < count; ++r) {
-        t.row(row, first + r);
-        if (!fits_in(t.type, row)) fits = false;
-        encode_row(buffer.data() + r * bytes, t.type, row);
-      }
+      for (int64_t r = 0; r < count; ++r)
+        if (!write_row(buffer.data() + r * bytes, t, first + r, values)) fits = false;
     }
     if (!fits)
       throw bad_input("tensor '{}': a value beyond {:.0f}, the largest of {}; write it as BF16 or F32", t.name,
                       kLargestF16, name_of(t.type));
     file.write(buffer);
-    if (t.mapped.data) advise_done(rows_from(first).data, rows_from(first).bytes());
+    if (release) advise_done(source_part(first).data, source_part(first).bytes());
   }
   file.write(std::string(static_cast<size_t>(round_up(bytes_of(t), kAlignment) - bytes_of(t)), '\0'));
 }

@@ -36,13 +36,16 @@ using GgufValue = std::variant<int64_t, double, bool, std::string, std::vector<i
                                std::vector<std::string>>;
 using GgufMetadata = std::vector<std::pair<std::string, GgufValue>>;
 
-/// A tensor to write: `row` fills `out` (cols) with the values of row r, from several threads at once.
+/// A tensor to write, whose rows are those of `source`, in another order if `source_row` is given, or come from `row`,
+/// which fills `out` (cols) with the values of row r, from several threads at once.
 struct GgufTensor {
   std::string name;
   GgufType type;
   int64_t rows, cols;  ///< one row is written as a vector
-  std::function<void(std::span<float> out, int64_t r)> row;
-  Tensor mapped = {};  ///< (rows, cols) in memory mapped from a file, if rows come from there: given back once written
+  Tensor source = {};  ///< (rows, cols)  f32 or bf16
+  std::function<int64_t(int64_t r)> source_row = {};
+  std::function<void(std::span<float> out, int64_t r)> row = {};
+  bool release = false;  ///< `source` is mapped from a file, and not read again: given back once written
 };
 
 /// Writes a GGUF file of version 3 (github.com/ggml-org/ggml, docs/gguf.md): metadata and tensors in order, aligned to

@@ -14,42 +14,43 @@ class GgufBuilder {
 
   std::vector<GgufTensor> tensors() {
     const ModelConfig& c = model_.config;
-    add_matrix("token_embd.weight", model_.embedding.values, nullptr);
+    add_matrix("token_embd.weight", model_.embedding.values);
     if (c.rope_scaling)
       add_vector(kRopeFactors, c.head_dim / 2, [f = rope_factors(c)](auto out) { std::ranges::copy(f, out.begin()); });
     for (size_t l = 0; l < model_.blocks.size(); ++l)
       for (const Subblock s : {Subblock::attention, Subblock::ffn})
         add_subblock(static_cast<int64_t>(l), s, model_.blocks[l].of(s));
     add_norm("output_norm.weight", model_.final_norm);
-    if (!c.tie_word_embeddings) add_matrix("output.weight", model_.head.values, nullptr);
+    if (!c.tie_word_embeddings) add_matrix("output.weight", model_.head.values);
     return std::move(tensors_);
   }
 
  private:
-  using RowOf = int64_t (*)(int64_t r, int64_t head_dim);
-
   GgufType type_for(int64_t cols) const { return can_store(options_.type, cols) ? options_.type : GgufType::f16; }
 
-  void add_matrix(const std::string& name, Tensor values, RowOf row_of) {
+  void add_matrix(const std::string& name, Tensor values, bool rotated = false) {
+    tensors_.push_back({.name = name,
+                        .type = type_for(values.cols),
+                        .rows = values.rows,
+                        .cols = values.cols,
+                        .source = values,
+                        .release = options_.release});
     const int64_t head_dim = model_.config.head_dim;
-    add(name, values.rows, values.cols, [values, row_of, head_dim](std::span<float> out, int64_t r) {
-      copy(view_of(out.data(), 1, values.cols), values.row_range(row_of ? row_of(r, head_dim) : r, 1));
-    });
-    if (options_.release && values.contiguous()) tensors_.back().mapped = values;
+    if (rotated) tensors_.back().source_row = [head_dim](int64_t r) { return checkpoint_row(r, head_dim); };
   }
 
   template <class F>
-  void add(const std::string& name, int64_t rows, int64_t cols, F row) {
-    tensors_.push_back({name, type_for(cols), rows, cols, std::move(row), {}});
+  void add(const std::string& name, GgufType type, int64_t rows, int64_t cols, F row) {
+    tensors_.push_back({.name = name, .type = type, .rows = rows, .cols = cols, .row = std::move(row)});
   }
 
   template <class F>
   void add_vector(const std::string& name, int64_t cols, F fill) {
-    tensors_.push_back({name, GgufType::f32, 1, cols, [fill](std::span<float> out, int64_t) { fill(out); }});
+    add(name, GgufType::f32, 1, cols, [fill](std::span<float> out, int64_t) { fill(out); });
   }
 
   void add_norm(const std::string& name, Tensor norm) {
-    add_vector(name, norm.cols, [norm](std::span<float> out) { copy(view_of(out.data(), 1, norm.cols), norm); });
+    tensors_.push_back({.name = name, .type = GgufType::f32, .rows = 1, .cols = norm.cols, .source = norm});
   }
 
   void add_subblock(int64_t layer, Subblock s, const SubblockWeights& weights) {
@@ -57,8 +58,7 @@ class GgufBuilder {
     add_norm(gguf_norm_name(layer, s), weights.norm);
     const auto specs = weights.choice.variant->params({model_.config, weights.choice.size});
     for (size_t p = 0; p < specs.size(); ++p)
-      add_matrix(gguf_name(layer, specs[p].name), weights.params[p].values,
-                 is_rotated(specs[p].name) ? checkpoint_row : nullptr);
+      add_matrix(gguf_name(layer, specs[p].name), weights.params[p].values, is_rotated(specs[p].name));
     if (s == Subblock::ffn && weights.choice.is("linear")) add_unit_gate(layer);
   }
 
@@ -67,12 +67,12 @@ class GgufBuilder {
     const int64_t H = model_.config.hidden_size;
     const auto name = [&](const char* tensor) { return fmt::format("blk.{}.{}", layer, tensor); };
     add_vector(name("ffn_gate.bias"), H, [](auto out) { std::ranges::fill(out, kSiluOne); });
-    add(name("ffn_gate.weight"), H, H, [](auto out, int64_t) { std::ranges::fill(out, 0.0f); });
-    add(name("ffn_down.weight"), H, H, [](auto out, int64_t r) {
+    add(name("ffn_gate.weight"), type_for(H), H, H, [](auto out, int64_t) { std::ranges::fill(out, 0.0f); });
+    const GgufType exact = options_.type == GgufType::q8_0 ? GgufType::f16 : options_.type;  // 8 bits have no 1
+    add(name("ffn_down.weight"), exact, H, H, [](auto out, int64_t r) {
       std::ranges::fill(out, 0.0f);
       out[static_cast<size_t>(r)] = 1;
     });
-    if (options_.type == GgufType::q8_0) tensors_.back().type = GgufType::f16;  // 8 bits have no exact 1
   }
 
   const Model& model_;

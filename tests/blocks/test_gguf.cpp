@@ -25,10 +25,10 @@ std::vector<GgufTensor> tensors() {
   const auto row = [](std::span<float> out, int64_t r) {
     for (size_t c = 0; c < out.size(); ++c) out[c] = float(random_normal(1, uint64_t(r), c));
   };
-  return {{"a.weight", GgufType::q8_0, 3, 64, row},
-          {"b.weight", GgufType::f32, 1, 5, row},
-          {"c.weight", GgufType::bf16, 4, 7, row},
-          {"d.weight", GgufType::f16, 2, 3, row}};
+  return {{.name = "a.weight", .type = GgufType::q8_0, .rows = 3, .cols = 64, .row = row},
+          {.name = "b.weight", .type = GgufType::f32, .rows = 1, .cols = 5, .row = row},
+          {.name = "c.weight", .type = GgufType::bf16, .rows = 4, .cols = 7, .row = row},
+          {.name = "d.weight", .type = GgufType::f16, .rows = 2, .cols = 3, .row = row}};
 }
 
 std::string file_bytes() {
