@@ -244,6 +244,19 @@ TEST(Servable, IsNamedAmongWhatConflicts) {
   EXPECT_FALSE(neither.solved.rule_conflicts.at(1).is_enough);
 }
 
+// What breaks a rule and is not servable, either, is still out when one of the two is gone.
+TEST(Servable, AndAnotherRuleMayTakeOutTheSame) {
+  const SearchResult found = search(
+      layers_alike(2), {.metric = "kl_divergence",
+                        .constraints = {{Quantity::memory, "chat", 215}},
+                        .rules = {{.first_layer = 0, .last_layer = 1, .attention = "window_16", .forbidden = true}},
+                        .servable = servers_called(std::vector<std::string>{"sglang"})});
+  ASSERT_EQ(found.solved.status, SolveStatus::infeasible);
+  EXPECT_FALSE(found.solved.rule_conflicts.at(0).is_needed) << "sglang runs no window anyway";
+  EXPECT_TRUE(found.solved.rule_conflicts.at(1).is_needed);
+  EXPECT_FALSE(found.solved.rule_conflicts.at(1).is_enough) << "no window in any case, and linear attention takes 220";
+}
+
 TEST(Servable, RefusesMoreLayersThanAServerReads) {
   ScoreTable table = layers_alike(2);
   table.layer_count = 513;
