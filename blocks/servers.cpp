@@ -1,6 +1,7 @@
 #include "blocks/servers.h"
 
 #include <algorithm>
+#include <charconv>
 
 #include "blocks/gguf_model.h"
 
@@ -47,19 +48,44 @@ constexpr Server kServers[] = {
      .remark = "its bridge takes the KV heads of all layers from the first, and has no names for linear subblocks"},
 };
 
+/// A subblock by name: its kind, and its size where it has one. `variant` is null for names that no variant has.
+struct NamedKind {
+  const Variant* variant = nullptr;
+  int64_t size = 0;
+};
+
+NamedKind kind_called(Subblock subblock, std::string_view name) {
+  for (const Variant* v : all_variants()) {
+    if (v->subblock != subblock || !name.starts_with(v->name)) continue;
+    std::string_view rest = name.substr(v->name.size());
+    if (!v->sized && rest.empty()) return {v, 0};
+    if (!v->sized || !rest.starts_with('_')) continue;
+    rest.remove_prefix(1);
+    int64_t size = 0;
+    const auto [end, error] = std::from_chars(rest.data(), rest.data() + rest.size(), size);
+    if (error == std::errc() && end == rest.data() + rest.size() && size > 0) return {v, size};
+  }
+  return {};
+}
+
+/// A linear subblock is an FFN for servers without linear attention.
+bool runs_linear(const Server& server, Subblock subblock) {
+  return (subblock == Subblock::attention && server.forms.linear_attention) || server.linear_ffn || server.biased_ffn;
+}
+
 class Checker {
  public:
   Checker(const Server& server, const Architecture& architecture, const ModelConfig& config)
       : server_(server), architecture_(architecture), config_(config) {}
 
   ServerCheck check() {
-    if (architecture_ == teacher_architecture(config_)) {  // a plain Llama, which they all run
-      result_.plan = plan_forms(architecture_, config_, {});
-      return std::move(result_);
-    }
-    result_.plan = plan_forms(architecture_, config_, server_.forms);
-    for (const FormBlock& block : result_.plan.blocks) check_linear(block.ffn);
-    check_windows();
+    const bool plain = architecture_ == teacher_architecture(config_);  // a Llama, which they all run
+    result_.plan = plan_forms(architecture_, config_, plain ? ReaderForms{} : server_.forms);
+    for (size_t l = 0; l < architecture_.size(); ++l)
+      for (const Subblock s : {Subblock::attention, Subblock::ffn})
+        if (std::string text = obstacle_of(server_, s, architecture_[l].of(s).name()); !text.empty())
+          refuse(static_cast<int64_t>(l), std::move(text));
+    note_linear();
     check_kv_heads();
     if (std::ssize(result_.plan.blocks) > server_.layers_at_most)
       refuse(0, fmt::format("{} layers; it reads at most {}", result_.plan.blocks.size(), server_.layers_at_most));
@@ -69,30 +95,23 @@ class Checker {
  private:
   void refuse(int64_t layer, std::string text) { result_.obstacles.push_back({layer, std::move(text)}); }
 
-  void check_linear(const FormSource& ffn) {
-    if (!ffn.choice.is("linear") || server_.linear_ffn) return;
-    if (server_.biased_ffn)
-      result_.plan.changes.push_back({ffn.layer, "the linear FFN is a SwiGLU whose gate is 1"});
-    else
-      refuse(ffn.layer, fmt::format("a linear {}", name_of(ffn.subblock)));
+  void note_linear() {
+    if (server_.linear_ffn || !server_.biased_ffn) return;
+    for (const FormBlock& block : result_.plan.blocks)
+      if (block.ffn.choice.is("linear"))
+        result_.plan.changes.push_back({block.ffn.layer, "the linear FFN is a SwiGLU whose gate is 1"});
   }
 
-  void check_windows() {
-    for (size_t l = 0; l < architecture_.size(); ++l)
-      if (const Choice& a = architecture_[l].attention; a.is("window"))
-        refuse(static_cast<int64_t>(l), fmt::format("{}: attention over a window", a.name()));
-  }
-
+  // Of its own blocks: idle ones have as many as those.
   void check_kv_heads() {
     if (server_.mixed_kv_heads) return;
     int64_t first = 0;
-    for (const FormBlock& block : result_.plan.blocks) {
-      const Choice& a = block.attention.choice;
-      if (!a.is("gqa")) continue;
-      if (first == 0) first = a.size;
-      if (a.size != first)
-        refuse(block.attention.layer,
-               fmt::format("{} KV heads where the layers before have {}; it wants one number", a.size, first));
+    for (size_t l = 0; l < architecture_.size(); ++l) {
+      const int64_t heads = kv_heads_of(architecture_[l].attention.name());
+      if (first == 0) first = heads;
+      if (heads > 0 && heads != first)
+        refuse(static_cast<int64_t>(l),
+               fmt::format("{} KV heads where the layers before have {}; it wants one number", heads, first));
     }
   }
 
@@ -113,6 +132,33 @@ const Server& server_called(std::string_view name) {
     known.emplace_back(server.name);
   }
   throw unknown_name("server", std::string(name), known);
+}
+
+std::vector<const Server*> servers_called(std::span<const std::string> names) {
+  std::vector<const Server*> servers;
+  const auto add = [&](const Server& server) {
+    if (std::find(servers.begin(), servers.end(), &server) == servers.end()) servers.push_back(&server);
+  };
+  for (const std::string& name : names) {
+    if (name == "all")
+      for (const Server& server : kServers) add(server);
+    else
+      add(server_called(name));
+  }
+  return servers;
+}
+
+std::string obstacle_of(const Server& server, Subblock subblock, std::string_view name) {
+  const Variant* variant = kind_called(subblock, name).variant;
+  if (!variant) return fmt::format("{}: no {} that it knows", name, name_of(subblock));
+  if (variant->name == "window") return fmt::format("{}: attention over a window", name);
+  if (variant->name == "linear" && !runs_linear(server, subblock)) return fmt::format("a linear {}", name_of(subblock));
+  return "";
+}
+
+int64_t kv_heads_of(std::string_view attention) {
+  const NamedKind kind = kind_called(Subblock::attention, attention);
+  return kind.variant && kind.variant->name == "gqa" ? kind.size : 0;
 }
 
 ServerCheck check_server(const Server& server, const Architecture& architecture, const ModelConfig& config) {

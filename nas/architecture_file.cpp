@@ -66,6 +66,10 @@ std::string architecture_yaml(const ChosenArchitecture& a) {
     yaml += "scenarios:\n";
     for (const std::string& scenario : a.scenarios) yaml += fmt::format("  - {}\n", yaml_scalar(scenario));
   }
+  if (!a.servable.empty()) {
+    yaml += "servable:\n";
+    for (const std::string& server : a.servable) yaml += fmt::format("  - {}\n", yaml_scalar(server));
+  }
   yaml += "predicted:\n";
   for (const auto& [figure, value] : a.predicted)
     yaml += fmt::format("  {}: {}\n", yaml_scalar(figure), format_exact(value));
@@ -88,6 +92,8 @@ static ChosenArchitecture architecture_of(const YamlNode& root) {
   a.objective = text_of(root, "objective"), a.proven = flag_of(root, "proven");
   if (const YamlEntry* scenarios = root.find("scenarios"))
     for (const YamlNode& scenario : scenarios->value.items) a.scenarios.push_back(scenario.scalar);
+  if (const YamlEntry* servable = root.find("servable"))
+    for (const YamlNode& server : servable->value.items) a.servable.push_back(server.scalar);
   const YamlNode& predicted = need(root, "predicted");
   if (predicted.kind != YamlNode::Kind::map && predicted.kind != YamlNode::Kind::null)
     throw bad_input("{}: predicted: found {}; must be a map", predicted.where, describe_found(predicted));

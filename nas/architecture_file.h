@@ -27,6 +27,7 @@ struct ChosenArchitecture {
   std::string objective;  ///< the metric that was searched by
   bool proven = false;    ///< nothing better exists under the additive model
   std::vector<std::string> scenarios = {};  ///< that its limits were counted in: the batch sizes that were chosen
+  std::vector<std::string> servable = {};   ///< servers that had to run it, see blocks/servers.h
   std::map<std::string, double> predicted;  ///< figures of the whole model, such as memory and kl_divergence
   std::vector<ChosenBlock> blocks;          ///< in order
 };

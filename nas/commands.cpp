@@ -14,6 +14,7 @@
 #include "nas/calibrate.h"
 #include "nas/interruption.h"
 #include "nas/ranks.h"
+#include "nas/server_check.h"
 #include "nas/units.h"
 
 namespace tangram {
@@ -34,6 +35,7 @@ struct RunOptions {
   bool again = false;
   std::string wave;
   bool calibrate = false;
+  std::vector<std::string> servers;
 };
 
 /// `layers=0:20`; nothing where there is no text.
@@ -118,6 +120,10 @@ void run_stages(const CommandLine& line, std::span<const Stage> stages, std::str
   if (line.run.shards > 0) overrides.push_back(fmt::format("{}.shards={}", sharded_stage(only), line.run.shards));
   SearchConfig config = read_search_config(line.run.config, overrides);
   if (!line.run.run_dir.empty()) config.run_dir = std::filesystem::absolute(line.run.run_dir).lexically_normal();
+  if (const auto servers = servers_called(line.run.servers); !servers.empty()) {
+    if (leads(world)) check_students(config, servers, input);
+    return;
+  }
   if (input.threads > 0) config.threads = input.threads;
   config.threads = threads_of_rank(world, config.threads);
   Context ctx(Context::Options{.device = input.device, .threads = static_cast<int>(config.threads)});
@@ -182,6 +188,15 @@ void add_stage_verb(CommandLine& line, std::string_view name, std::string_view s
     verb.add_flag("--calibrate", line.run.calibrate,
                   "Then fit the roofline model to what was measured, and write this machine's description, for the key "
                   "hardware of other configs, to calibrated.yaml in the run's folder");
+  if (only == "export")
+    verb.add_option("--check", line.run.servers,
+                    "Write nothing; say of each student of the search what a server makes of it: llama.cpp, vllm, "
+                    "sglang, tensorrt-llm, megatron, or all; repeat for more. Ends with exit code 3 if one of them "
+                    "cannot run one")
+        ->type_name("SERVER")
+        ->expected(1)
+        ->allow_extra_args(false)
+        ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
   line.verbs.emplace_back(&verb, [&line, stages, only](const VerbInput& input) {
     const ListenForInterruption listen;
     on_all_ranks([&](Communicator& world) { run_stages(line, stages, only, input, world); });

@@ -155,6 +155,7 @@ static void describe(V& v, TargetConfig& c) {
   v.count("most_variants", c.most_variants, within(0, kMostSize));
   v.sections("require", c.require);
   v.sections("forbid", c.forbid);
+  v.texts("servable", c.servable);
 }
 
 template <class V>

@@ -124,7 +124,8 @@ struct TargetConfig {
   std::string name = "student";
   std::array<std::map<std::string, Limit>, kQuantities.size()> limits = {};
   std::vector<RuleConfig> require = {}, forbid = {};
-  int64_t most_variants = 0;  ///< > 0: at most so many different subblock variants
+  int64_t most_variants = 0;               ///< > 0: at most so many different subblock variants
+  std::vector<std::string> servable = {};  ///< servers that have to run the student: see blocks/servers.h
 
   std::map<std::string, Limit>& of(Quantity q) { return limits[static_cast<size_t>(q)]; }
   const std::map<std::string, Limit>& of(Quantity q) const { return limits[static_cast<size_t>(q)]; }

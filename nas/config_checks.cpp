@@ -94,6 +94,14 @@ void check_rules(const SearchConfig& c, const TargetConfig& target, const std::s
     }
 }
 
+void check_servable(const SearchConfig& c, const TargetConfig& target, const std::string& key) {
+  try {
+    servers_called(target.servable);
+  } catch (const Error& e) {
+    throw impossible(c, key + ".servable", "{}", e.what());
+  }
+}
+
 // Of the scenarios, and of each of their batch sizes.
 std::vector<std::string> scenario_names(const SearchConfig& c) {
   std::vector<std::string> names;
@@ -147,6 +155,7 @@ void check_constraints(const SearchConfig& c) {
       throw impossible(c, key, "no limit; allowed: {}", quantity_names());
     check_limits(c, target, key, scenarios);
     check_rules(c, target, key);
+    check_servable(c, target, key);
   }
 }
 

@@ -167,6 +167,9 @@ std::string conflict_text(const ScoreTable& table, const SearchResult& found, co
   if (found.batch_choices > 1)
     text += fmt::format("\nof {} choices of batch sizes, {} comes nearest", found.batch_choices,
                         at_scenarios(table, found.scenarios));
+  if (found.kv_heads_choices > 1)
+    text += fmt::format("\nof {} numbers of KV heads for all full attention, {} comes nearest", found.kv_heads_choices,
+                        found.kv_heads);
   const std::vector<std::string> together = conflicting(problem, solved), single = changes(table, found),
                                  beyond_reach = out_of_reach(problem, solved);
   if (!together.empty())

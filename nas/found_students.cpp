@@ -60,6 +60,18 @@ std::vector<std::string> scenario_names(const ScoreTable& table, const std::vect
   return names;
 }
 
+std::vector<std::string> server_names(std::span<const Server* const> servers) {
+  std::vector<std::string> names;
+  for (const Server* server : servers) names.emplace_back(server->name);
+  return names;
+}
+
+std::string kv_heads_text(const SearchResult& found) {
+  if (found.kv_heads == 0) return "";
+  return fmt::format("{} KV head{} in all full attention{}", found.kv_heads, found.kv_heads == 1 ? "" : "s",
+                     found.kv_heads_choices > 1 ? fmt::format(", the best of {} numbers", found.kv_heads_choices) : "");
+}
+
 Table block_table(const ChosenArchitecture& student) {
   Table table{.header = {"layers", "attention", "ffn", "scored"}, .rows = {}};
   const auto same = [](const ChosenBlock& a, const ChosenBlock& b) {

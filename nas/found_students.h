@@ -17,6 +17,12 @@ ChosenArchitecture student_of(const ScoreTable& table, const Problem& problem, c
 ChosenArchitecture student_in_context(const ScoreTable& table, const Problem& problem, const ContextResult& found,
                                       const std::string& metric);
 
+/// The names of servers.
+std::vector<std::string> server_names(std::span<const Server* const> servers);
+
+/// Of a search on which `servable` has a say: the KV heads that were chosen. Empty where none were.
+std::string kv_heads_text(const SearchResult& found);
+
 /// The names of scenarios.
 std::vector<std::string> scenario_names(const ScoreTable& table, const std::vector<size_t>& scenarios);
 

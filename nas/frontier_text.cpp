@@ -1,5 +1,6 @@
 #include "nas/frontier_text.h"
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "nas/limit_text.h"
@@ -17,7 +18,8 @@ std::vector<std::string> scenarios_of(const ScoreTable& table, const TableFronti
 
 Table frontier_table(const ScoreTable& table, const TableFrontier& traced, const std::string& metric) {
   const TableMetric& m = table.metrics[metric_index(table, metric)];
-  const bool has_choice = traced.choices.size() > 1;
+  const bool has_choice = std::any_of(traced.choices.begin(), traced.choices.end(),
+                                      [&](const auto& scenarios) { return scenarios != traced.choices[0]; });
   Table text{.header = {"limit on " + traced.name_of_limit(traced.limit), metric}, .rows = {}};
   for (size_t k = 0; k < traced.problems[0].limits.size(); ++k) text.header.push_back(traced.name_of_limit(k));
   if (has_choice) text.header.push_back("batch");

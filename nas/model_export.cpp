@@ -49,6 +49,15 @@ void export_gguf(const fs::path& path, const Model& model, GgufType type, const 
     console.say("{}: layer {}: {}", path.string(), change.layer, change.text);
 }
 
+/// Of all changes, each once.
+std::string changed_layers(std::span<const FormChange> changes) {
+  std::vector<int64_t> layers;
+  for (const FormChange& c : changes) layers.push_back(c.layer);
+  std::sort(layers.begin(), layers.end());
+  layers.erase(std::unique(layers.begin(), layers.end()), layers.end());
+  return fmt::format("layer{} {}", layers.size() > 1 ? "s" : "", layer_ranges(layers));
+}
+
 /// One line for each text, with the layers that have it.
 std::string changes_text(std::span<const FormChange> changes) {
   std::vector<std::string> texts;
@@ -106,6 +115,21 @@ std::string servers_text(std::span<const Server* const> servers, const Architect
     else
       text += changes_text(check.plan.changes);
     if (check.runs() && !plain) text += fmt::format("    {}\n", server->remark);
+  }
+  return text;
+}
+
+std::string servers_summary(const Architecture& architecture, const ModelConfig& config) {
+  std::string text;
+  for (const Server& server : all_servers()) {
+    const ServerCheck check = check_server(server, architecture, config);
+    if (!check.runs())
+      text += fmt::format("  {}: cannot run it\n{}", server.name, changes_text(check.obstacles));
+    else if (check.plan.changes.empty())
+      text += fmt::format("  {}: runs it as it is\n", server.name);
+    else
+      text += fmt::format("  {}: runs it, {} in other forms that compute the same\n", server.name,
+                          changed_layers(check.plan.changes));
   }
   return text;
 }

@@ -27,6 +27,9 @@ void export_model(const std::filesystem::path& path, const Model& model, ExportF
 std::string servers_text(std::span<const Server* const> servers, const Architecture& architecture,
                          const ModelConfig& config);
 
+/// The same of all servers for a report: one line for each that runs it, and why for each that does not.
+std::string servers_summary(const Architecture& architecture, const ModelConfig& config);
+
 /// Layers as ranges: `0, 4-7`.
 std::string layer_ranges(std::span<const int64_t> layers);
 

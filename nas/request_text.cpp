@@ -68,6 +68,7 @@ std::string request_text(const SearchConfig& config, const TargetConfig& target,
   for (const ChoiceRule& rule : rules_of(target, table.layer_count)) text += fmt::format("  {}\n", text_of(rule));
   if (target.most_variants > 0)
     text += fmt::format("  at most {} different variants: it has {}\n", target.most_variants, variant_count(student));
+  if (!target.servable.empty()) text += fmt::format("  {}\n", servable_text(servers_called(target.servable)));
   text += batch_text(config, student);
   if (config.solutions.count > 1)
     text += fmt::format("  {} students, any two different in {:.4g} % of the layers\n", config.solutions.count,

@@ -38,6 +38,10 @@ fs::path export_path(const fs::path& run_dir, const std::string& name, ExportFor
   return folder / fmt::format("{}{}.gguf", name, type);
 }
 
+fs::path servers_path(const fs::path& run_dir, const std::string& name) {
+  return run_dir / "export" / (name + ".servers.txt");
+}
+
 Model load_teacher(const SearchConfig& config, const fs::path& run_dir, DType dtype) {
   return load_model(teacher_path(config, run_dir), dtype);
 }

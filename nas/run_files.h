@@ -22,6 +22,8 @@ std::filesystem::path student_path(const std::filesystem::path& run_dir, const s
 std::filesystem::path student_curve_path(const std::filesystem::path& run_dir, const std::string& name);
 std::filesystem::path export_path(const std::filesystem::path& run_dir, const std::string& name,
                                   ExportFormat format = ExportFormat::huggingface);
+/// What servers make of a student, as text.
+std::filesystem::path servers_path(const std::filesystem::path& run_dir, const std::string& name);
 
 /// The teacher of a run, mapped from its folder where it is stored in `dtype`.
 Model load_teacher(const SearchConfig& config, const std::filesystem::path& run_dir, DType dtype);

@@ -14,6 +14,8 @@
 namespace tangram {
 namespace {
 
+constexpr int64_t kMostServersBytes = 1 << 24;
+
 std::string with_error(const MeanAndError& m) { return fmt::format("{:.4f} ± {:.4f}", m.mean, m.standard_error); }
 std::string percent(double part) { return fmt::format("{:.1f}%", 100 * part); }
 
@@ -225,7 +227,8 @@ std::vector<std::filesystem::path> run_report(const StageInput& in) {
     text += runtime_table(architectures, runtimes, chosen.target);
     text += "\nOn held-out text\n\n" + losses_table(rows);
     if (!rows.front().skills.empty()) text += "\nAccuracy by skill, in percent\n\n" + skills_table(rows);
-    text += fmt::format("\nexported to {}\n\n", (export_path("", chosen.name)).string());
+    text += fmt::format("\nexported to {}; servers\n\n{}\n", export_path("", chosen.name).string(),
+                        read_text_file(servers_path(in.run_dir, chosen.name), kMostServersBytes));
   }
   const std::filesystem::path path = in.run_dir / "report.txt";
   write_file_atomically(path, text);

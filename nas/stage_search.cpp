@@ -20,7 +20,11 @@ namespace {
 class TargetSearch {
  public:
   TargetSearch(const StageInput& in, const ScoreTable& table, const TargetConfig& target)
-      : in_(in), table_(table), target_(target), constraints_(constraints_of(target)) {}
+      : in_(in),
+        table_(table),
+        target_(target),
+        constraints_(constraints_of(target)),
+        servable_(servers_called(target.servable)) {}
 
   void run() {
     const std::string objective(kMetricNames[size_t(in_.config.score.objective)]);
@@ -49,6 +53,7 @@ class TargetSearch {
             .constraints = constraints_,
             .rules = rules_of(target_, table_.layer_count),
             .most_variants = target_.most_variants,
+            .servable = servable_,
             .solver = {.count = count, .min_difference = in_.config.solutions.min_difference}};
   }
 
@@ -69,6 +74,7 @@ class TargetSearch {
                                       std::string_view limits) const {
     if (std::optional<ChosenArchitecture> nearest = nearest_student(table_, found, metric)) {
       nearest->name = target_.name + "-nearest", nearest->target = target_.name, nearest->method = "nearest";
+      nearest->servable = server_names(servable_);
       const std::filesystem::path path = architecture_path(in_.run_dir, nearest->name);
       write_architecture(path, *nearest);
       in_.console.say("search {}: the nearest student, which does not keep the limits, is in {}", target_.name,
@@ -138,6 +144,7 @@ class TargetSearch {
     ChosenArchitecture chosen = student_in_context(table_, problem, better, metric);
     chosen.name = chosen.target = target_.name, chosen.method = "mip_in_context";
     chosen.scenarios = scenario_names(table_, found.scenarios);
+    chosen.servable = server_names(servable_);
     write_architecture(architecture_path(in_.run_dir, chosen.name), chosen);
   }
 
@@ -154,6 +161,7 @@ class TargetSearch {
     chosen.name = name, chosen.target = target_.name, chosen.method = method;
     chosen.proven = chosen.proven && method == "mip";
     chosen.scenarios = scenario_names(table_, found.scenarios);
+    chosen.servable = server_names(servable_);
     write_architecture(architecture_path(in_.run_dir, name), chosen);
   }
 
@@ -161,6 +169,7 @@ class TargetSearch {
   const ScoreTable& table_;
   const TargetConfig& target_;
   std::vector<Constraint> constraints_;
+  std::vector<const Server*> servable_;
 };
 
 }  // namespace

@@ -63,7 +63,7 @@ std::span<const Stage> all_stages() {
        {"pretrain", "prepare", "distill", "search", "uptrain"},
        run_evaluate},
       {"export",
-       "Write the healed students as Hugging Face folders",
+       "Write the healed students for other programs, and say which servers run them",
        {"export"},
        {"pretrain", "search", "uptrain"},
        run_export},

@@ -1,11 +1,11 @@
 #include <CLI/CLI.hpp>
 #include <memory>
-#include <nlohmann/json.hpp>
 
 #include "blocks/config_json.h"
 #include "nas/model_export.h"
 #include "nas/model_options.h"
 #include "nas/model_verbs.h"
+#include "nas/server_check.h"
 #include "nas/units.h"
 
 namespace tangram {
@@ -19,50 +19,11 @@ struct Options {
   std::vector<std::string> servers;
 };
 
-std::vector<const Server*> servers_of(const Options& o) {
-  std::vector<const Server*> servers;
-  for (const std::string& name : o.servers) {
-    if (name == "all")
-      for (const Server& server : all_servers()) servers.push_back(&server);
-    else
-      servers.push_back(&server_called(name));
-  }
-  return servers;
-}
-
 ExportFormat format_of(const Options& o) {
   if (o.format.empty()) return o.out.ends_with(".gguf") ? ExportFormat::gguf : ExportFormat::huggingface;
   for (size_t i = 0; i < std::size(kExportNames); ++i)
     if (o.format == kExportNames[i]) return static_cast<ExportFormat>(i);
   throw unknown_name("--format", o.format, std::vector<std::string>(std::begin(kExportNames), std::end(kExportNames)));
-}
-
-nlohmann::ordered_json changes_json(std::span<const FormChange> changes) {
-  nlohmann::ordered_json list = nlohmann::ordered_json::array();
-  for (const FormChange& c : changes) list.push_back({{"layer", c.layer}, {"what", c.text}});
-  return list;
-}
-
-/// Needs no weights: a config.json is enough. False if a server cannot run the model.
-bool check_servers(const Options& o, const VerbInput& in) {
-  const ModelDescription model = read_config(o.model.folder);
-  const std::vector<const Server*> servers = servers_of(o);
-  bool all_run = true;
-  nlohmann::ordered_json json = nlohmann::ordered_json::array();
-  for (const Server* server : servers) {
-    const ServerCheck check = check_server(*server, model.architecture, model.config);
-    all_run = all_run && check.runs();
-    json.push_back({{"server", server->name},
-                    {"version", server->version},
-                    {"runs", check.runs()},
-                    {"rewritten", changes_json(check.plan.changes)},
-                    {"obstacles", changes_json(check.obstacles)}});
-  }
-  if (in.json)
-    fmt::print(in.out, "{}\n", json.dump(2));
-  else
-    fmt::print(in.out, "{}", servers_text(servers, model.architecture, model.config));
-  return all_run;
 }
 
 void write_model(const Options& o, const VerbInput& in) {
@@ -85,9 +46,17 @@ void write_model(const Options& o, const VerbInput& in) {
   in.console.say("written to {}", o.out);
 }
 
+/// Needs no weights: a config.json is enough. False if a server cannot run the model.
+bool check(const Options& o, const VerbInput& in) {
+  const std::vector<const Server*> servers = servers_called(o.servers);
+  if (servers.empty()) return true;
+  const ModelDescription model = read_config(o.model.folder);
+  return print_servers(std::vector<ModelForm>{{"", model.architecture, model.config}}, servers, in);
+}
+
 void run_export(const Options& o, const VerbInput& in) {
   if (o.servers.empty() && o.out.empty()) throw bad_input("nothing to do: give --out PATH, --check SERVER, or both");
-  const bool all_run = o.servers.empty() || check_servers(o, in);
+  const bool all_run = check(o, in);
   if (!o.out.empty()) write_model(o, in);
   if (!all_run) throw Error("not all of these servers can run this model", Failure::infeasible);
 }

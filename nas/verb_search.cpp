@@ -18,7 +18,7 @@ namespace fs = std::filesystem;
 
 struct Options {
   std::string scores, metric, out, frontier, min_difference = "20%";
-  std::vector<std::string> limits, required, forbidden;
+  std::vector<std::string> limits, required, forbidden, servable;
   int64_t solutions = 1, most_variants = 0, points = 100, refine = 0, resamples = 0;
   uint64_t seed = 0;
   bool supported = false;
@@ -40,6 +40,7 @@ SearchRequest request_of(const ScoreTable& table, const Options& o) {
   for (const std::string& text : o.required) request.rules.push_back(parse_rule(text, false, table.layer_count));
   for (const std::string& text : o.forbidden) request.rules.push_back(parse_rule(text, true, table.layer_count));
   request.most_variants = o.most_variants;
+  request.servable = servers_called(o.servable);
   constexpr double kMostSeconds = 1e9;
   if (!(o.seconds > 0 && o.seconds <= kMostSeconds))
     throw bad_input("--seconds {}: must be above 0, and at most {:.0e}", o.seconds, kMostSeconds);
@@ -111,6 +112,9 @@ void print_text(const ScoreTable& table, const SearchRequest& request, const Sea
   if (found.batch_choices > 1)
     for (const size_t s : found.scenarios)
       fmt::print(in.out, "{}: the best of {} choices of batch sizes\n", table.scenarios[s].name, found.batch_choices);
+  if (!request.servable.empty())
+    fmt::print(in.out, "{}{}{}\n", servable_text(request.servable), found.kv_heads > 0 ? ": " : "",
+               kv_heads_text(found));
   const std::vector<Solution>& solutions = found.solved.solutions;
   for (size_t i = 0; i < solutions.size(); ++i) {
     const ChosenArchitecture student = student_of(table, found.table.problem, solutions[i], request.metric);
@@ -140,6 +144,7 @@ void print_json(const ScoreTable& table, const SearchRequest& request, const Sea
       {"left_out", {{"without_score", odd.without_score}, {"without_cost", odd.without_cost}}},
       {"outliers", odd.outliers},
       {"scenarios", nlohmann::ordered_json::array()},
+      {"servable", server_names(request.servable)},
       {"students", nlohmann::ordered_json::array()}};
   for (const size_t s : found.scenarios) json["scenarios"].push_back(table.scenarios[s].name);
   for (const Solution& solution : found.solved.solutions) {
@@ -154,9 +159,10 @@ void print_json(const ScoreTable& table, const SearchRequest& request, const Sea
   fmt::print(in.out, "{}\n", json.dump(2));
 }
 
-void write_student(ChosenArchitecture student, const std::string& target, const std::string& name,
-                   const fs::path& folder, const std::string& method = "mip") {
+void write_student(ChosenArchitecture student, const SearchRequest& request, const std::string& target,
+                   const std::string& name, const fs::path& folder, const std::string& method = "mip") {
   student.target = target, student.method = method, student.name = name;
+  student.servable = server_names(request.servable);
   write_architecture(folder / (name + ".yaml"), student);
 }
 
@@ -165,12 +171,12 @@ void write_student(ChosenArchitecture student, const std::string& target, const 
 [[noreturn]] void answer_infeasible(const Options& o, const ScoreTable& table, const SearchRequest& request,
                                     const SearchResult& found, const VerbInput& in) {
   if (in.json) fmt::print(in.out, "{}\n", conflict_json(table, found, request.metric).dump(2));
-  std::string message =
-      fmt::format("{}: no student keeps the limits{}", o.scores, request.rules.empty() ? "" : " and the rules");
+  std::string message = fmt::format("{}: no student keeps the limits{}", o.scores,
+                                    found.table.problem.rules.empty() ? "" : " and the rules");
   if (!in.json) message += ":\n" + conflict_text(table, found, request.metric);
   const std::optional<ChosenArchitecture> nearest = nearest_student(table, found, request.metric);
   if (!o.out.empty() && nearest) {
-    write_student(*nearest, "student", "nearest", o.out, "nearest");
+    write_student(*nearest, request, "student", "nearest", o.out, "nearest");
     in.console.say("the nearest student, which does not keep the limits, is in {}",
                    (fs::path(o.out) / "nearest.yaml").string());
   }
@@ -182,20 +188,20 @@ void write_students(const ScoreTable& table, const SearchRequest& request, const
   for (size_t i = 0; i < found.solved.solutions.size(); ++i) {
     ChosenArchitecture student = student_of(table, found.table.problem, found.solved.solutions[i], request.metric);
     student.scenarios = scenario_names(table, found.scenarios);
-    write_student(student, "student", i == 0 ? "student" : fmt::format("student-{}", i + 1), folder);
+    write_student(student, request, "student", i == 0 ? "student" : fmt::format("student-{}", i + 1), folder);
   }
 }
 
 // Each student once, however many limits it is the best for.
-void write_frontier_students(const ScoreTable& table, const TableFrontier& traced, const std::string& metric,
+void write_frontier_students(const ScoreTable& table, const TableFrontier& traced, const SearchRequest& request,
                              const fs::path& folder) {
   const FrontierPoint* last = nullptr;
   int count = 0;
   for (const FrontierPoint& point : traced.frontier.points) {
     if (last && last->problem == point.problem && last->solution.entries == point.solution.entries) continue;
-    ChosenArchitecture student = student_of(table, traced.problems[point.problem], point.solution, metric);
+    ChosenArchitecture student = student_of(table, traced.problems[point.problem], point.solution, request.metric);
     student.scenarios = scenario_names(table, traced.choices[point.problem]);
-    write_student(student, "frontier", fmt::format("frontier-{:03}", ++count), folder);
+    write_student(student, request, "frontier", fmt::format("frontier-{:03}", ++count), folder);
     last = &point;
   }
 }
@@ -211,7 +217,7 @@ void run_frontier(const Options& o, const ScoreTable& table, const SearchRequest
   else
     fmt::print(in.out, "{}", format_table(frontier_table(table, traced, request.metric)));
   if (o.out.empty()) return;
-  write_frontier_students(table, traced, request.metric, o.out);
+  write_frontier_students(table, traced, request, o.out);
   in.console.say("architectures are in {}", o.out);
 }
 
@@ -300,6 +306,11 @@ std::function<void(const VerbInput&)> add_search(CLI::App& app) {
   app.add_option("--metric", o->metric, "Metric to make best instead of kl_divergence");
   add_list("--require", o->required, "A variant that layers must have: 0-3:attention=gqa_8; repeat for more", "RULE");
   add_list("--forbid", o->forbidden, "A variant that layers must not have: all:ffn=no_op; repeat for more", "RULE");
+  add_list(
+      "--servable", o->servable,
+      "A server that has to run the student, as it is or in parts of other forms that compute the same: llama.cpp, "
+      "vllm, sglang, tensorrt-llm, megatron, or all; repeat for more",
+      "SERVER");
   app.add_option("--most-variants", o->most_variants,
                  "Different subblock variants that a student may have, since each may be a kernel of its own; 0: any")
       ->check(CLI::Range(0, 1 << 20));

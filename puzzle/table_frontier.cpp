@@ -28,16 +28,15 @@ TableFrontier trace_frontier(const ScoreTable& table, const SearchRequest& reque
       throw bad_input("a frontier over {}: the limit on it moves; leave the limit on {} out", name, name);
   SearchRequest whole = request;
   whole.constraints.push_back(moved);
-  TableFrontier traced{.choices = batch_choices(table, whole.constraints),
-                       .problems = {},
-                       .frontier = {},
-                       .has_supported = options.supported};
+  TableFrontier traced{.choices = {}, .problems = {}, .frontier = {}, .has_supported = options.supported};
   const auto limits = [&](const std::vector<size_t>& choice) {
     return make_problem(table, request.metric, request.constraints, choice).problem.limits.size();
   };
-  traced.limit = limits(traced.choices[0]);
-  for (const std::vector<size_t>& choice : traced.choices)
+  for (const SearchChoice& choice : search_choices(table, whole)) {
+    traced.choices.push_back(choice.scenarios);
     traced.problems.push_back(make_search_problem(table, whole, choice).problem);
+  }
+  traced.limit = limits(traced.choices[0]);
   if (const size_t own = traced.problems[0].limits.size() - traced.limit; own != 1)
     throw bad_input("a frontier over {}: {} scenarios; say which, such as {}.{}", name, own,
                     table.scenarios[traced.choices[0][0]].group(), name_of(moved.quantity));

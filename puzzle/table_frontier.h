@@ -4,8 +4,8 @@
 
 namespace tangram {
 
-/// A frontier of a score table. Where the batch size is free (see batch_choices), each of them is a problem of its own,
-/// and every point of the frontier says by `problem` which of them it takes.
+/// A frontier of a score table. Where something is decided before (see search_choices), each choice is a problem of its
+/// own, and every point of the frontier says by `problem` which of them it takes.
 struct TableFrontier {
   std::vector<std::vector<size_t>> choices;  ///< (problems)  the scenarios that count
   std::vector<Problem> problems;

@@ -52,7 +52,9 @@ TEST(ArchitectureFile, SaysInItsTextWhatTheSearchChose) {
   EXPECT_TRUE(read.scenarios.empty());
 
   a.scenarios = {"chat@8", "7"};
+  a.servable = {"vllm", "llama.cpp"};
   EXPECT_EQ(parse_architecture(architecture_yaml(a), "a.yaml").scenarios, a.scenarios);
+  EXPECT_EQ(parse_architecture(architecture_yaml(a), "a.yaml").servable, a.servable);
 }
 
 TEST(ArchitectureFile, ABlockMayStandForSeveralLayers) {

@@ -292,6 +292,16 @@ TEST(Config, RulesSayWhatLayersHave) {
               HasSubstr("constraints.0.forbid: found layers 'few'; write 12, 0-3 or all"));
 }
 
+TEST(Config, ServableNamesServers) {
+  const auto with = [](const std::string& servers) {
+    return changed("memory: 60%", "memory: 60%, servable: " + servers);
+  };
+  for (const std::string& text : {with("[vllm, llama.cpp]"), write_config(parse(with("[vllm, llama.cpp]")), "/")})
+    EXPECT_EQ(parse(text).constraints.at(0).servable, (std::vector<std::string>{"vllm", "llama.cpp"}));
+  EXPECT_EQ(message_of(with("[all]")), "no error");
+  EXPECT_THAT(message_of(with("[vlm]")), HasSubstr("constraints.0.servable: no server 'vlm'; did you mean 'vllm'?"));
+}
+
 TEST(Config, RefusesRulesOnWhatIsNotInTheSearchSpace) {
   const auto text = [](const std::string& rules) {
     return "teacher:\n  pretrain:\n    model: {hidden_size: 64, intermediate_size: 128, num_hidden_layers: 3, "
