@@ -69,10 +69,12 @@ std::string changes_text(std::span<const FormChange> changes) {
 
 void export_model(const fs::path& path, const Model& model, ExportFormat format, const ExportOptions& options,
                   Console& console) {
-  if (format == ExportFormat::huggingface)
-    save_model(path, model, {.tokenizer_from = options.tokenizer_from, .max_shard_bytes = options.max_shard_bytes});
-  else
-    export_gguf(path, model, type_of(format, model.dtype), options, console);
+  if (is_gguf(format)) return export_gguf(path, model, type_of(format, model.dtype), options, console);
+  const bool by_layer = format == ExportFormat::per_layer_config;
+  save_model(path, model,
+             {.irregular = by_layer ? IrregularForm::per_layer_config : IrregularForm::block_configs,
+              .tokenizer_from = options.tokenizer_from,
+              .max_shard_bytes = options.max_shard_bytes});
 }
 
 std::string layer_ranges(std::span<const int64_t> layers) {
