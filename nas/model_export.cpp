@@ -65,7 +65,29 @@ std::string changes_text(std::span<const FormChange> changes) {
   return lines;
 }
 
+void refuse_obstacles(const Server& server, const Architecture& architecture, const ModelConfig& config) {
+  const ServerCheck check = check_server(server, architecture, config);
+  if (check.runs()) return;
+  std::string text = changes_text(check.obstacles);
+  text.pop_back();  // the last line's end
+  throw Error(fmt::format("{} cannot run this model:\n{}", server.name, text), Failure::infeasible);
+}
+
 }  // namespace
+
+Model adapted_model(const Model& model, const Server* server, bool pad, Console& console) {
+  const Architecture architecture = model.architecture();
+  ReaderForms forms;
+  if (server) {
+    refuse_obstacles(*server, architecture, model.config);
+    const bool is_plain = architecture == teacher_architecture(model.config);
+    if (server->format == ModelFormat::huggingface && !is_plain) forms = server->forms;
+  }
+  if (pad) forms.width_multiple = kFfnMultStep;
+  const FormPlan plan = plan_forms(architecture, model.config, forms);
+  for (const FormChange& change : plan.changes) console.say("layer {}: {}", change.layer, change.text);
+  return apply_forms(model, plan);
+}
 
 void export_model(const fs::path& path, const Model& model, ExportFormat format, const ExportOptions& options,
                   Console& console) {
