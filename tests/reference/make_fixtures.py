@@ -28,7 +28,8 @@ def heads(count, kv):
 
 
 def scaled(factor):
-    return {"rope_theta": 500000.0, "rope_scaling": {**LLAMA3, "factor": factor}}
+    # With so low a base the four frequencies of a head lie on all parts of the scaling: kept, in between, stretched.
+    return {"rope_theta": 100.0, "rope_scaling": {**LLAMA3, "factor": factor}}
 
 
 def forms():
