@@ -1,8 +1,5 @@
 #include "blocks/checkpoint.h"
 
-#include <sys/mman.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <cstring>
 
@@ -174,19 +171,19 @@ void CheckpointReader::check_tensors() const {
   }
 }
 
-void CheckpointReader::prefetch(int64_t layer) const { advise(layer, MADV_WILLNEED); }
-void CheckpointReader::release(int64_t layer) const { advise(layer, MADV_PAGEOUT); }
+void CheckpointReader::prefetch(int64_t layer) const {
+  for_each_tensor(layer, [](Tensor t) { advise_soon(t.data, t.bytes()); });
+}
 
-void CheckpointReader::advise(int64_t layer, int advice) const {
+void CheckpointReader::release(int64_t layer) const {
+  for_each_tensor(layer, [](Tensor t) { advise_done(t.data, t.bytes()); });
+}
+
+void CheckpointReader::for_each_tensor(int64_t layer, const std::function<void(Tensor)>& visit) const {
   if (layer < 0 || layer >= config_.num_hidden_layers) return;
   const std::string prefix = fmt::format("model.layers.{}.", layer);
-  const auto page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
-  for (auto t = files_.tensors.lower_bound(prefix); t != files_.tensors.end() && t->first.starts_with(prefix); ++t) {
-    // The pages that are wholly its own. No advice here costs content, not even of a tensor that was copied.
-    const auto data = reinterpret_cast<uintptr_t>(t->second.data);
-    const uintptr_t begin = (data + page - 1) / page * page, end = (data + t->second.bytes()) / page * page;
-    if (begin < end) madvise(reinterpret_cast<void*>(begin), end - begin, advice);
-  }
+  for (auto t = files_.tensors.lower_bound(prefix); t != files_.tensors.end() && t->first.starts_with(prefix); ++t)
+    visit(t->second);
 }
 
 Model load_model(const fs::path& folder, std::optional<DType> dtype) {
@@ -217,7 +214,7 @@ void save_model(const fs::path& folder, const Model& model, const SaveOptions& o
   const Architecture architecture = model.architecture();
   const std::string config = config_json(model.config, architecture, model.dtype, options.irregular);
   AtomicFolder files(folder);
-  write_safetensors_folder(files.path(), file_order(model), options.max_shard_bytes);
+  write_safetensors_folder(files.path(), file_order(model), options.max_shard_bytes, options.release);
   write_file_atomically(files.path() / "config.json", config);
   if (options.irregular == IrregularForm::block_configs && architecture != teacher_architecture(model.config))
     for (const RemoteCode& code : kRemoteCode) write_file_atomically(files.path() / code.name, code.text);

@@ -1,5 +1,6 @@
 #pragma once
 #include <filesystem>
+#include <functional>
 #include <optional>
 
 #include "blocks/config_json.h"
@@ -41,7 +42,7 @@ class CheckpointReader {
   SubblockWeights subblock(int64_t layer, Subblock subblock, Arena& memory) const;
   bool is_redundant(const std::string& name) const;
   void check_tensors() const;
-  void advise(int64_t layer, int advice) const;
+  void for_each_tensor(int64_t layer, const std::function<void(Tensor)>& visit) const;
 
   ModelConfig config_;
   Architecture architecture_;
@@ -56,6 +57,7 @@ struct SaveOptions {
   IrregularForm irregular = IrregularForm::block_configs;
   std::filesystem::path tokenizer_from;  ///< a folder whose tokenizer and generation files are copied; or empty
   int64_t max_shard_bytes = int64_t{5} << 30;
+  bool release = false;  ///< what was written is not read again: mapped weights take no memory then
 };
 
 /// Writes a model as a Hugging Face folder that load_model loads again bit for bit: a plain LlamaForCausalLM if every

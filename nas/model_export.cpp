@@ -34,7 +34,7 @@ std::string chat_template(const fs::path& folder) {
 
 void export_gguf(const fs::path& path, const Model& model, GgufType type, const ExportOptions& options,
                  Console& console) {
-  GgufOptions gguf{.type = type, .name = options.name, .threads = options.threads};
+  GgufOptions gguf{.type = type, .name = options.name, .threads = options.threads, .release = options.release};
   std::optional<Tokenizer> tokenizer;
   std::error_code error;
   if (fs::exists(options.tokenizer_from / "tokenizer.json", error)) try {
@@ -96,7 +96,8 @@ void export_model(const fs::path& path, const Model& model, ExportFormat format,
   save_model(path, model,
              {.irregular = by_layer ? IrregularForm::per_layer_config : IrregularForm::block_configs,
               .tokenizer_from = options.tokenizer_from,
-              .max_shard_bytes = options.max_shard_bytes});
+              .max_shard_bytes = options.max_shard_bytes,
+              .release = options.release});
 }
 
 std::string layer_ranges(std::span<const int64_t> layers) {
