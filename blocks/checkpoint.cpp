@@ -61,6 +61,15 @@ void copy_tokenizer(const fs::path& to, const fs::path& from) {
     if (fs::exists(from / name, error)) write_file_atomically(to / name, MappedFile(from / name).bytes());
 }
 
+/// A file of Python that config.json names where transformers has no class for a model.
+struct RemoteCode {
+  const char *name, *text;
+};
+
+constexpr RemoteCode kRemoteCode[] = {
+#include "blocks/huggingface.inc"
+};
+
 }  // namespace
 
 CheckpointReader::CheckpointReader(const fs::path& folder, std::optional<DType> dtype) {
@@ -202,9 +211,13 @@ Model load_model(const fs::path& folder, std::optional<DType> dtype) {
 
 void save_model(const fs::path& folder, const Model& model, const SaveOptions& options) {
   check_replaceable(folder);
+  const Architecture architecture = model.architecture();
+  const std::string config = config_json(model.config, architecture, model.dtype, options.irregular);
   AtomicFolder files(folder);
   write_safetensors_folder(files.path(), file_order(model), options.max_shard_bytes, options.release);
-  write_file_atomically(files.path() / "config.json", config_json(model.config, model.architecture(), model.dtype));
+  write_file_atomically(files.path() / "config.json", config);
+  if (options.irregular == IrregularForm::block_configs && architecture != teacher_architecture(model.config))
+    for (const RemoteCode& code : kRemoteCode) write_file_atomically(files.path() / code.name, code.text);
   if (!options.tokenizer_from.empty()) copy_tokenizer(files.path(), options.tokenizer_from);
   files.commit();
 }

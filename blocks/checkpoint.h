@@ -3,6 +3,7 @@
 #include <functional>
 #include <optional>
 
+#include "blocks/config_json.h"
 #include "blocks/model.h"
 #include "blocks/safetensors.h"
 
@@ -53,14 +54,16 @@ class CheckpointReader {
 Model load_model(const std::filesystem::path& folder, std::optional<DType> dtype = std::nullopt);
 
 struct SaveOptions {
+  IrregularForm irregular = IrregularForm::block_configs;
   std::filesystem::path tokenizer_from;  ///< a folder whose tokenizer and generation files are copied; or empty
   int64_t max_shard_bytes = int64_t{5} << 30;
   bool release = false;  ///< what was written is not read again: mapped weights take no memory then
 };
 
 /// Writes a model as a Hugging Face folder that load_model loads again bit for bit: a plain LlamaForCausalLM if every
-/// block is the teacher's, else a DeciLMForCausalLM. The folder appears when it is complete. One that is there already
-/// is replaced if it is empty or holds a model; otherwise throws Error.
+/// block is the teacher's, else in the form that the options name; as DeciLMForCausalLM it carries the Python with
+/// which transformers and servers read it. The folder appears when it is complete. One that is there already is
+/// replaced if it is empty or holds a model; otherwise throws Error, as for what the form has no words for.
 void save_model(const std::filesystem::path& folder, const Model& model, const SaveOptions& options = {});
 
 }  // namespace tangram

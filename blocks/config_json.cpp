@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <numeric>
+#include <set>
 
 #include "blocks/file.h"
 #include "blocks/json.h"
@@ -82,6 +83,34 @@ class Object {
   }
 
   Object object(const char* key) const { return {*find(key), fmt::format("{}: {}", where_, key)}; }
+
+  /// Whether the list of words at `key` has `word`. All of them have to be in `known`.
+  bool lists(const char* key, std::string_view word, const std::vector<std::string>& known) const {
+    const json* found = find(key);
+    bool has = false;
+    for (const json& element : found ? *found : json::array()) {
+      if (!found->is_array() || !element.is_string() ||
+          std::ranges::find(known, element.get<std::string>()) == known.end())
+        refuse(key, fmt::format("a list of {}", fmt::join(known, ", ")));
+      has = has || element == word;
+    }
+    return has;
+  }
+
+  /// Refuses keys other than `known`, but for those that are null.
+  void expect_keys(const std::vector<std::string>& known) const {
+    for (const std::string& key : keys())
+      if (std::ranges::find(known, key) == known.end())
+        throw bad_input("{}: {}", where_, unknown_name("key", key, known).what());
+  }
+
+  /// Those that are not null.
+  std::vector<std::string> keys() const {
+    std::vector<std::string> names;
+    for (const auto& [key, value] : value_.items())
+      if (!value.is_null()) names.push_back(key);
+    return names;
+  }
 
   /// Refuses what none of our models has, but for `allowed` and an absent key.
   void expect(const char* key, const json& allowed) const {
@@ -168,14 +197,6 @@ int64_t read_kv_heads(const Object& root, const ModelConfig& config, int64_t abs
   return heads;
 }
 
-ModelDescription read_llama(const Object& root) {
-  for (const char* irregular : {"block_configs", "per_layer_config"}) root.expect(irregular, nullptr);
-  ModelConfig config = read_common(root);
-  config.intermediate_size = root.integer("intermediate_size", 1, kMaxWidth);
-  config.num_key_value_heads = read_kv_heads(root, config, config.num_attention_heads);
-  return {config, teacher_architecture(config)};
-}
-
 /// One subblock of `block_configs`: the spelling of its choice and, where it has one, the size that the teacher's has
 /// to cover.
 struct BlockEntry {
@@ -197,17 +218,17 @@ BlockEntry read_attention(const Object& entry, const ModelConfig& config) {
   for (const char* key : {"unshifted_sink", "use_prefill_window_in_sink_attention"}) entry.expect(key, false);
   BlockEntry result{.where = entry.where(), .choice = read_simple_choice(entry)};
   if (!result.choice.empty()) return result;
-  const int64_t group = entry.integer("n_heads_in_group", 1, config.num_attention_heads);
-  if (config.num_attention_heads % group != 0)
-    entry.refuse("n_heads_in_group", fmt::format("a divisor of the {} attention heads", config.num_attention_heads));
-  result.size = config.num_attention_heads / group;
+  if (entry.find("num_key_value_heads") && !entry.find("n_heads_in_group")) {
+    result.size = read_kv_heads(entry, config, 0);
+  } else {
+    const int64_t group = entry.integer("n_heads_in_group", 1, config.num_attention_heads);
+    if (config.num_attention_heads % group != 0)
+      entry.refuse("n_heads_in_group", fmt::format("a divisor of the {} attention heads", config.num_attention_heads));
+    result.size = config.num_attention_heads / group;
+  }
   const int64_t window = entry.integer("window_length", 1, kMaxPositions, 0);
   result.choice = window > 0 ? fmt::format("window_{}", window) : fmt::format("gqa_{}", result.size);
   return result;
-}
-
-int64_t width_of_mult(double ffn_mult, int64_t hidden_size) {
-  return round_up(static_cast<int64_t>(2 * ffn_mult * double(hidden_size) / 3), 256);
 }
 
 BlockEntry read_ffn(const Object& entry, const ModelConfig& config) {
@@ -218,7 +239,7 @@ BlockEntry read_ffn(const Object& entry, const ModelConfig& config) {
   if (entry.find("intermediate_size")) {
     result.size = entry.integer("intermediate_size", 1, kMaxWidth);
   } else {
-    result.size = width_of_mult(entry.number("ffn_mult", 0, double(kMaxWidth)), config.hidden_size);
+    result.size = ffn_mult_width(entry.number("ffn_mult", 0, double(kMaxWidth)), config.hidden_size);
     if (result.size < 1 || result.size > kMaxWidth)
       entry.refuse("ffn_mult", fmt::format("a width from 1 to {}, and this one is {}", kMaxWidth, result.size));
   }
@@ -235,8 +256,12 @@ Choice choice_of(Subblock subblock, const BlockEntry& entry, const ModelConfig& 
   throw bad_input("{}: {}", entry.where, e.what());
 }
 
-ModelDescription read_nemotron(const Object& root) {
-  ModelConfig config = read_common(root);
+/// What is said of the subblocks of all layers, by layer.
+struct BlockEntries {
+  std::vector<BlockEntry> attention, ffn;
+};
+
+BlockEntries read_block_configs(const Object& root, const ModelConfig& config) {
   const json* blocks = root.find("block_configs");
   if (!blocks || !blocks->is_array() || std::cmp_not_equal(blocks->size(), config.num_hidden_layers))
     throw bad_input("{}: block_configs: found {}; allowed: a list of num_hidden_layers = {} objects", root.where(),
@@ -244,108 +269,94 @@ ModelDescription read_nemotron(const Object& root) {
                     : blocks->is_array() ? fmt::format("{} elements", blocks->size())
                                          : "no list",
                     config.num_hidden_layers);
-  std::vector<BlockEntry> attention, ffn;
+  BlockEntries entries;
   for (size_t i = 0; i < blocks->size(); ++i) {
     const Object block((*blocks)[i], fmt::format("{}: block_configs[{}]", root.where(), i));
     for (const char* key : {"attention", "ffn"})
       if (!block.find(key)) block.refuse(key, "an object");
     block.expect("parallel_blocks", nullptr);
-    attention.push_back(read_attention(block.object("attention"), config));
-    ffn.push_back(read_ffn(block.object("ffn"), config));
+    entries.attention.push_back(read_attention(block.object("attention"), config));
+    entries.ffn.push_back(read_ffn(block.object("ffn"), config));
   }
-  int64_t kv_heads = 1, width = 1;
-  for (const BlockEntry& e : attention) kv_heads = std::lcm(kv_heads, std::max<int64_t>(e.size, 1));
-  for (const BlockEntry& e : ffn) width = std::max(width, e.size);
-  const json none = json::object();
-  const Object teacher = root.find("teacher") ? root.object("teacher") : Object(none, root.where());
-  config.num_key_value_heads = read_kv_heads(teacher, config, kv_heads);
-  config.intermediate_size = teacher.integer("intermediate_size", 1, kMaxWidth, width);
+  return entries;
+}
+
+/// `per_layer_config`: by layer, what differs from the whole model's sizes, which `config` has.
+BlockEntries read_per_layer_config(const Object& root, const ModelConfig& config) {
+  const Object layers = root.object("per_layer_config");
+  BlockEntries entries;
+  std::set<std::string> numbers;
+  for (int64_t i = 0; i < config.num_hidden_layers; ++i) {
+    const std::string number = std::to_string(i);
+    numbers.insert(number);
+    int64_t heads = config.num_key_value_heads, width = config.intermediate_size;
+    std::string where = layers.where();
+    bool has_attention = true, has_ffn = true;
+    if (layers.find(number.c_str())) {
+      const Object layer = layers.object(number.c_str());
+      where = layer.where();
+      layer.expect_keys({"intermediate_size", "num_key_value_heads", "skip"});
+      heads = read_kv_heads(layer, config, heads);
+      width = layer.integer("intermediate_size", 1, kMaxWidth, width);
+      has_attention = !layer.lists("skip", "attention", {"attention", "mlp"});
+      has_ffn = !layer.lists("skip", "mlp", {"attention", "mlp"});
+    }
+    entries.attention.push_back(has_attention ? BlockEntry{where, fmt::format("gqa_{}", heads), heads}
+                                              : BlockEntry{where, "no_op", 0});
+    entries.ffn.push_back(has_ffn ? BlockEntry{where, fmt::format("ffn_{}", width), width}
+                                  : BlockEntry{where, "no_op", 0});
+  }
+  for (const std::string& key : layers.keys())
+    if (!numbers.contains(key))
+      throw bad_input("{}: found a layer '{:.100}'; allowed: 0 to {}", layers.where(), key,
+                      config.num_hidden_layers - 1);
+  return entries;
+}
+
+/// The least teacher that has the sizes of `config` and of all entries as parts.
+ModelConfig covering(ModelConfig config, const BlockEntries& entries) {
+  for (const BlockEntry& e : entries.attention)
+    config.num_key_value_heads = std::lcm(config.num_key_value_heads, std::max<int64_t>(e.size, 1));
+  for (const BlockEntry& e : entries.ffn) config.intermediate_size = std::max(config.intermediate_size, e.size);
+  return config;
+}
+
+ModelDescription describe(const ModelConfig& config, const BlockEntries& entries) {
   ModelDescription result{config, {}};
-  for (size_t i = 0; i < attention.size(); ++i)
-    result.architecture.push_back(
-        {choice_of(Subblock::attention, attention[i], config), choice_of(Subblock::ffn, ffn[i], config)});
+  for (size_t i = 0; i < entries.ffn.size(); ++i)
+    result.architecture.push_back({choice_of(Subblock::attention, entries.attention[i], config),
+                                   choice_of(Subblock::ffn, entries.ffn[i], config)});
   return result;
 }
 
-std::string torch_dtype(DType dtype) {
-  CHECK(dtype == DType::f32 || dtype == DType::bf16, "no model is of {}", name_of(dtype));
-  return dtype == DType::f32 ? "float32" : "bfloat16";
+ModelDescription read_llama(const Object& root) {
+  ModelConfig config = read_common(root);
+  config.intermediate_size = root.integer("intermediate_size", 1, kMaxWidth);
+  config.num_key_value_heads = read_kv_heads(root, config, config.num_attention_heads);
+  const bool has_blocks = root.find("block_configs"), has_layers = root.find("per_layer_config");
+  if (has_blocks && has_layers) root.refuse("per_layer_config", "null beside block_configs");
+  if (!has_blocks && !has_layers) return {config, teacher_architecture(config)};
+  const BlockEntries entries = has_blocks ? read_block_configs(root, config) : read_per_layer_config(root, config);
+  return describe(covering(config, entries), entries);
 }
 
-json common_json(const ModelConfig& c, DType dtype) {
-  json j{{"attention_bias", false},
-         {"attention_dropout", 0.0},
-         {"bos_token_id", nullptr},
-         {"eos_token_id", nullptr},
-         {"hidden_act", "silu"},
-         {"hidden_size", c.hidden_size},
-         {"initializer_range", 0.02},
-         {"max_position_embeddings", c.max_position_embeddings},
-         {"mlp_bias", false},
-         {"num_attention_heads", c.num_attention_heads},
-         {"num_hidden_layers", c.num_hidden_layers},
-         {"pretraining_tp", 1},
-         {"rms_norm_eps", c.rms_norm_eps},
-         {"rope_scaling", nullptr},
-         {"rope_theta", c.rope_theta},
-         {"tie_word_embeddings", c.tie_word_embeddings},
-         {"torch_dtype", torch_dtype(dtype)},
-         {"use_cache", true},
-         {"vocab_size", c.vocab_size}};
-  if (c.bos_token_id >= 0) j["bos_token_id"] = c.bos_token_id;
-  if (c.eos_token_ids.size() == 1) j["eos_token_id"] = c.eos_token_ids[0];
-  if (c.eos_token_ids.size() > 1) j["eos_token_id"] = c.eos_token_ids;
-  // Readers of nemotron-nas derive the head's size, so it is said only where they would be wrong.
-  if (c.head_dim * c.num_attention_heads != c.hidden_size) j["head_dim"] = c.head_dim;
-  if (const auto& s = c.rope_scaling)
-    j["rope_scaling"] = {{"factor", s->factor},
-                         {"high_freq_factor", s->high_freq_factor},
-                         {"low_freq_factor", s->low_freq_factor},
-                         {"original_max_position_embeddings", s->original_max_position_embeddings},
-                         {"rope_type", "llama3"}};
-  return j;
-}
-
-/// What the entries of both subblocks have in common.
-json entry_json(const Choice& choice, bool has_words) {
-  json j{{"no_op", choice.variant->no_op}, {"replace_with_linear", choice.is("linear")}, {"sparsify", nullptr}};
-  if (!has_words) j["variant"] = choice.name();
-  return j;
-}
-
-json attention_json(const Choice& choice, const ModelConfig& config) {
-  const std::string_view kind = choice.variant->name;
-  const bool is_gqa = kind == "gqa", is_window = kind == "window";
-  json j = entry_json(choice, is_gqa || is_window || kind == "linear" || kind == "no_op");
-  j["num_sink_tokens"] = nullptr;
-  j["unshifted_sink"] = false;
-  j["use_prefill_window_in_sink_attention"] = false;
-  j["n_heads_in_group"] = nullptr;
-  j["window_length"] = nullptr;
-  if (is_gqa) j["n_heads_in_group"] = config.num_attention_heads / choice.size;
-  if (is_window) {
-    j["n_heads_in_group"] = config.num_attention_heads / config.num_key_value_heads;
-    j["window_length"] = choice.size;
-  }
-  return j;
-}
-
-json ffn_json(const Choice& choice, const ModelConfig& config) {
-  const std::string_view kind = choice.variant->name;
-  json j = entry_json(choice, kind == "ffn" || kind == "linear" || kind == "no_op");
-  j["ffn_mult"] = nullptr;
-  if (kind != "ffn") return j;
-  const double mult = std::round(1.5e6 * double(choice.size) / double(config.hidden_size)) / 1e6;
-  if (width_of_mult(mult, config.hidden_size) == choice.size) {
-    j["ffn_mult"] = mult;
-  } else {
-    j.erase("ffn_mult");  // a reader that finds the key does not look at the size
-    j["intermediate_size"] = choice.size;
-  }
-  return j;
+ModelDescription read_nemotron(const Object& root) {
+  ModelConfig config = read_common(root);
+  config.num_key_value_heads = config.intermediate_size = 1;
+  const BlockEntries entries = read_block_configs(root, config);
+  config = covering(config, entries);
+  const json none = json::object();
+  const Object teacher = root.find("teacher") ? root.object("teacher") : Object(none, root.where());
+  config.num_key_value_heads = read_kv_heads(teacher, config, config.num_key_value_heads);
+  config.intermediate_size = teacher.integer("intermediate_size", 1, kMaxWidth, config.intermediate_size);
+  return describe(config, entries);
 }
 
 }  // namespace
+
+int64_t ffn_mult_width(double ffn_mult, int64_t hidden_size) {
+  return round_up(static_cast<int64_t>(2 * ffn_mult * double(hidden_size) / 3), 256);
+}
 
 ModelDescription parse_config_json(std::string_view text, const std::string& name) {
   const json value = parse_json(text, name, kMaxDepth);
@@ -360,28 +371,6 @@ ModelDescription parse_config_json(std::string_view text, const std::string& nam
 ModelDescription read_config(const std::filesystem::path& folder) {
   const std::filesystem::path path = folder / "config.json";
   return parse_config_json(read_text_file(path, kMaxFileBytes), path.string());
-}
-
-std::string config_json(const ModelConfig& config, const Architecture& architecture, DType dtype) {
-  CHECK(std::cmp_equal(architecture.size(), config.num_hidden_layers), "{} blocks for {} layers", architecture.size(),
-        config.num_hidden_layers);
-  json j = common_json(config, dtype);
-  j["intermediate_size"] = config.intermediate_size;
-  j["num_key_value_heads"] = config.num_key_value_heads;
-  if (architecture == teacher_architecture(config)) {
-    j["architectures"] = json::array({"LlamaForCausalLM"});
-    j["model_type"] = "llama";
-    return j.dump(2) + "\n";
-  }
-  j["architectures"] = json::array({"DeciLMForCausalLM"});
-  j["model_type"] = "nemotron-nas";
-  j["teacher"] = {{"intermediate_size", config.intermediate_size}, {"num_key_value_heads", config.num_key_value_heads}};
-  j["intermediate_size"] = nullptr;
-  j["num_key_value_heads"] = nullptr;
-  for (const BlockChoice& block : architecture)
-    j["block_configs"].push_back(
-        {{"attention", attention_json(block.attention, config)}, {"ffn", ffn_json(block.ffn, config)}});
-  return j.dump(2) + "\n";
 }
 
 }  // namespace tangram

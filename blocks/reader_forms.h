@@ -6,6 +6,9 @@
 
 namespace tangram {
 
+/// An `ffn_mult` can say no widths of FFNs but its multiples.
+inline constexpr int64_t kFfnMultStep = 256;
+
 /// Which irregular blocks the reader of a format gets right. The others are written in a form that computes exactly the
 /// same.
 struct ReaderForms {

@@ -10,8 +10,8 @@ namespace {
 
 constexpr ReaderForms kVllmForms{.linear_attention = false, .ffn_alone_first = false};
 // Both take widths from ffn_mult alone, which counts in steps of 256.
-constexpr ReaderForms kSglangForms{.linear_attention = false, .ffn_alone_first = false, .width_multiple = 256};
-constexpr ReaderForms kTensorRtForms{.width_multiple = 256};
+constexpr ReaderForms kSglangForms{.linear_attention = false, .ffn_alone_first = false, .width_multiple = kFfnMultStep};
+constexpr ReaderForms kTensorRtForms{.width_multiple = kFfnMultStep};
 constexpr ReaderForms kMegatronForms{.linear_attention = false, .ffn_alone_first = false};
 
 constexpr Server kServers[] = {
@@ -26,7 +26,6 @@ constexpr Server kServers[] = {
      .format = ModelFormat::huggingface,
      .version = "commit 00bd149",
      .forms = kVllmForms,
-     .biased_ffn = true,
      .remark = "start it with --trust-remote-code"},
     {.name = "sglang",
      .format = ModelFormat::huggingface,

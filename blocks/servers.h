@@ -18,7 +18,7 @@ struct Server {
   std::string_view version;  ///< whose sources those were
   ReaderForms forms;
   bool linear_ffn = false;     ///< as it is
-  bool biased_ffn = false;     ///< FFNs with a biased gate, as which a linear one can be written
+  bool biased_ffn = false;     ///< FFNs with a biased gate, as which GGUF's writer writes linear ones
   bool mixed_kv_heads = true;  ///< attention with different numbers of KV heads
   int64_t layers_at_most = 4096;
   std::string_view remark = {};  ///< what a user of it has to know

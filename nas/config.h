@@ -166,9 +166,11 @@ struct HardwareConfig {
 
   bool is_this() const { return file.empty() && name == "this"; }
 };
-/// GGUF files have matrices as the student is stored, or in the type that is named.
-enum class ExportFormat : uint8_t { huggingface, gguf, gguf_f16, gguf_q8_0 };
-inline constexpr std::string_view kExportNames[] = {"huggingface", "gguf", "gguf_f16", "gguf_q8_0"};
+/// Hugging Face folders say by block_configs what irregular blocks are, or by per_layer_config. GGUF files have
+/// matrices as the student is stored, or in the type that is named.
+enum class ExportFormat : uint8_t { huggingface, per_layer_config, gguf, gguf_f16, gguf_q8_0 };
+inline constexpr std::string_view kExportNames[] = {"huggingface", "per_layer_config", "gguf", "gguf_f16", "gguf_q8_0"};
+inline bool is_gguf(ExportFormat format) { return format >= ExportFormat::gguf; }
 
 /// One search config, checked. The member initialisers are the defaults.
 struct SearchConfig {

@@ -74,17 +74,39 @@ std::string changes_text(std::span<const FormChange> changes) {
   return lines;
 }
 
+void refuse_obstacles(const Server& server, const Architecture& architecture, const ModelConfig& config) {
+  const ServerCheck check = check_server(server, architecture, config);
+  if (check.runs()) return;
+  std::string text = changes_text(check.obstacles);
+  text.pop_back();  // the last line's end
+  throw Error(fmt::format("{} cannot run this model:\n{}", server.name, text), Failure::infeasible);
+}
+
 }  // namespace
+
+Model adapted_model(const Model& model, const Server* server, bool pad, Console& console) {
+  const Architecture architecture = model.architecture();
+  ReaderForms forms;
+  if (server) {
+    refuse_obstacles(*server, architecture, model.config);
+    const bool is_plain = architecture == teacher_architecture(model.config);
+    if (server->format == ModelFormat::huggingface && !is_plain) forms = server->forms;
+  }
+  if (pad) forms.width_multiple = kFfnMultStep;
+  const FormPlan plan = plan_forms(architecture, model.config, forms);
+  for (const FormChange& change : plan.changes) console.say("layer {}: {}", change.layer, change.text);
+  return apply_forms(model, plan);
+}
 
 void export_model(const fs::path& path, const Model& model, ExportFormat format, const ExportOptions& options,
                   Console& console) {
-  if (format == ExportFormat::huggingface)
-    save_model(path, model,
-               {.tokenizer_from = options.tokenizer_from,
-                .max_shard_bytes = options.max_shard_bytes,
-                .release = options.release});
-  else
-    export_gguf(path, model, type_of(format, model.dtype), options, console);
+  if (is_gguf(format)) return export_gguf(path, model, type_of(format, model.dtype), options, console);
+  const bool by_layer = format == ExportFormat::per_layer_config;
+  save_model(path, model,
+             {.irregular = by_layer ? IrregularForm::per_layer_config : IrregularForm::block_configs,
+              .tokenizer_from = options.tokenizer_from,
+              .max_shard_bytes = options.max_shard_bytes,
+              .release = options.release});
 }
 
 std::string layer_ranges(std::span<const int64_t> layers) {

@@ -18,6 +18,11 @@ struct ExportOptions {
   bool release = false;  ///< the model's files are not read again: its weights take no memory once they are written
 };
 
+/// The model in the forms that `server` reads, if one is given, and, if it is to be padded, with FFNs whose widths are
+/// multiples of 256: blocks that compute exactly the same, and share what is not changed. What is changed is said;
+/// forms that are GGUF's are left to its writer. Throws Error (infeasible) naming what no exact form gets around.
+Model adapted_model(const Model& model, const Server* server, bool pad, Console& console);
+
 /// Writes a model as a Hugging Face folder or a GGUF file, and says what is written differently from how it was
 /// trained. Throws Error (bad_input) if the format cannot hold it.
 void export_model(const std::filesystem::path& path, const Model& model, ExportFormat format,

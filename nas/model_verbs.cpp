@@ -15,8 +15,8 @@ std::span<const ModelVerb> all_model_verbs() {
       {"bench", "Measure a model's speed beside what this machine can do",
        "tangram bench models/llama --prompt-tokens 512 --output-tokens 64", add_bench},
       {"export", "Write a model in another form, or say which servers run it",
-       "tangram export models/student --check all\n  tangram export models/student --format gguf_q8_0 --out "
-       "student.gguf",
+       "tangram export models/student --check all\n  tangram export models/student --for vllm --out student-vllm\n  "
+       "tangram export models/student --format gguf_q8_0 --out student.gguf",
        add_export},
       {"inspect", "Show what is in a model folder, a score table or a run directory",
        "tangram inspect runs/quickstart/scores.h5", add_inspect},

@@ -34,6 +34,7 @@ fs::path student_curve_path(const fs::path& run_dir, const std::string& name) {
 fs::path export_path(const fs::path& run_dir, const std::string& name, ExportFormat format) {
   const fs::path folder = run_dir / "export";
   if (format == ExportFormat::huggingface) return folder / name;
+  if (!is_gguf(format)) return folder / fmt::format("{}_{}", name, kExportNames[static_cast<size_t>(format)]);
   const std::string_view type = kExportNames[static_cast<size_t>(format)].substr(std::string_view("gguf").size());
   return folder / fmt::format("{}{}.gguf", name, type);
 }

@@ -17,24 +17,36 @@ struct Options {
   ModelOptions model;
   std::string out, format, shard = "5 GiB";
   std::vector<std::string> servers;
+  std::string target;
+  bool pad = false;
 };
 
-ExportFormat format_of(const Options& o) {
-  if (o.format.empty()) return o.out.ends_with(".gguf") ? ExportFormat::gguf : ExportFormat::huggingface;
+ExportFormat format_called(const std::string& name) {
   for (size_t i = 0; i < std::size(kExportNames); ++i)
-    if (o.format == kExportNames[i]) return static_cast<ExportFormat>(i);
-  throw unknown_name("--format", o.format, std::vector<std::string>(std::begin(kExportNames), std::end(kExportNames)));
+    if (name == kExportNames[i]) return static_cast<ExportFormat>(i);
+  throw unknown_name("--format", name, std::vector<std::string>(std::begin(kExportNames), std::end(kExportNames)));
+}
+
+ExportFormat format_of(const Options& o, const Server* target) {
+  if (!target && o.format.empty()) return o.out.ends_with(".gguf") ? ExportFormat::gguf : ExportFormat::huggingface;
+  const bool reads_gguf = target && target->format == ModelFormat::gguf;
+  if (o.format.empty()) return reads_gguf ? ExportFormat::gguf : ExportFormat::huggingface;
+  const ExportFormat format = format_called(o.format);
+  if (target && (reads_gguf ? !is_gguf(format) : format != ExportFormat::huggingface))
+    throw bad_input("--format {}: {} reads {}", o.format, target->name, reads_gguf ? "gguf" : "huggingface");
+  return format;
 }
 
 void write_model(const Options& o, const VerbInput& in) {
   const std::optional<double> shard = parse_bytes(o.shard);
   if (!shard || !(*shard >= 1)) throw bad_input("--max-shard {}: write a size such as 5 GiB", o.shard);
-  const ExportFormat format = format_of(o);
+  const Server* target = o.target.empty() ? nullptr : &server_called(o.target);
+  const ExportFormat format = format_of(o, target);
   std::error_code error;
   if (fs::equivalent(o.model.folder, o.out, error))
     throw bad_input("--out {}: is the model itself; give another place", o.out);
   Context ctx(Context::Options{.device = Device::cpu, .threads = in.threads});
-  const Model model = load_model(o.model, ctx);
+  const Model model = adapted_model(load_model(o.model, ctx), target, o.pad, in.console);
   const fs::path from = fs::is_directory(o.model.folder, error) ? fs::path(o.model.folder) : fs::path();
   export_model(o.out, model, format,
                {.tokenizer_from = from,
@@ -56,6 +68,8 @@ bool check(const Options& o, const VerbInput& in) {
 
 void run_export(const Options& o, const VerbInput& in) {
   if (o.servers.empty() && o.out.empty()) throw bad_input("nothing to do: give --out PATH, --check SERVER, or both");
+  if (o.out.empty() && (o.pad || !o.target.empty()))
+    throw bad_input("--for and --pad say how to write: give --out PATH");
   const bool all_run = check(o, in);
   if (!o.out.empty()) write_model(o, in);
   if (!all_run) throw Error("not all of these servers can run this model", Failure::infeasible);
@@ -69,8 +83,14 @@ std::function<void(const VerbInput&)> add_export(CLI::App& app) {
   app.add_option("--out", o->out, "Folder, or .gguf file, to write");
   app.add_option(
       "--format", o->format,
-      "huggingface; gguf with matrices as they are stored, gguf_f16 or gguf_q8_0. Without it the name of --out "
+      "huggingface, which says by block_configs what irregular blocks are; per_layer_config, the same for readers of "
+      "that; gguf with matrices as they are stored, gguf_f16 or gguf_q8_0. Without it --for or the name of --out "
       "decides");
+  app.add_option("--for", o->target,
+                 "Write what this server runs: blocks that it would get wrong in forms that compute exactly the same, "
+                 "and the format that it reads. Ends with exit code 3 if it cannot run the model")
+      ->type_name("SERVER");
+  app.add_flag("--pad", o->pad, "Fill up FFNs with zero channels to multiples of 256, which every ffn_mult can say");
   app.add_option("--max-shard", o->shard, "Of huggingface: no file of weights is larger")->capture_default_str();
   app.add_option("--check", o->servers,
                  "Say what a server makes of this architecture: llama.cpp, vllm, sglang, tensorrt-llm, megatron, or "

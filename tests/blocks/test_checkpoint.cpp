@@ -324,5 +324,35 @@ TEST(Checkpoint, LoadsATrainedModel) {
   EXPECT_TRUE(fs::exists(folder.path / "m" / "tokenizer.json"));
 }
 
+// Models that transformers has a class for need no code of ours.
+TEST(Checkpoint, IrregularModelsCarryTheCodeThatReadsThem) {
+  const ModelConfig config = small_config(true);
+  const TestFolder folder;
+  save_model(folder.path / "irregular", random_model(config, irregular(config), DType::f32));
+  save_model(folder.path / "plain", random_model(config, teacher_architecture(config), DType::f32));
+  for (const std::string file : {"configuration_decilm.py", "modeling_decilm.py"}) {
+    EXPECT_EQ(read_text_file(folder.path / "irregular" / file, 1 << 20),
+              read_text_file(fs::path(TANGRAM_SOURCE_DIR) / "blocks/huggingface" / file, 1 << 20));
+    EXPECT_FALSE(fs::exists(folder.path / "plain" / file));
+  }
+}
+
+TEST(Checkpoint, IrregularModelsOfAPerLayerConfigReadBack) {
+  const ModelConfig config = small_config(false);
+  const auto a = [&](const char* text) { return parse_choice(Subblock::attention, text, config); };
+  const auto f = [&](const char* text) { return parse_choice(Subblock::ffn, text, config); };
+  const Model model = random_model(
+      config, {{a("gqa_1"), f("ffn_24")}, {a("gqa_2"), f("no_op")}, {a("no_op"), f("ffn_7")}, {a("no_op"), f("no_op")}},
+      DType::bf16);
+  const TestFolder folder;
+  const SaveOptions options{.irregular = IrregularForm::per_layer_config, .tokenizer_from = {}};
+  save_model(folder.path / "model", model, options);
+  expect_same_weights(load_model(folder.path / "model"), model);
+  EXPECT_FALSE(fs::exists(folder.path / "model" / "modeling_decilm.py"));
+  // What the form has no words for leaves nothing behind.
+  EXPECT_THROW(save_model(folder.path / "other", random_model(config, irregular(config), DType::f32), options), Error);
+  EXPECT_FALSE(fs::exists(folder.path / "other"));
+}
+
 }  // namespace
 }  // namespace tangram

@@ -136,7 +136,6 @@ TEST(ConfigJson, RefusesWhatIsNotBuilt) {
   EXPECT_EQ(refusal_of(llama(), "/model_type", "lama"),
             "x: no model_type 'lama'; did you mean 'llama'? known: llama, nemotron-nas");
   EXPECT_EQ(refusal_of(llama(), "/model_type", 3), "x: model_type: found 3; allowed: a text");
-  EXPECT_EQ(refusal_of(llama(), "/block_configs", json::array()), "x: block_configs: found []; allowed: null only");
 }
 
 TEST(ConfigJson, RefusesValuesOutOfRange) {
@@ -284,6 +283,8 @@ TEST(ConfigJson, WritesBlocksInThePublishedForm) {
   EXPECT_EQ(j["architectures"], json::array({"DeciLMForCausalLM"}));
   EXPECT_TRUE(j["intermediate_size"].is_null() && j["num_key_value_heads"].is_null());
   EXPECT_FALSE(j.contains("head_dim"));
+  EXPECT_EQ(j["auto_map"], (json{{"AutoConfig", "configuration_decilm.DeciLMConfig"},
+                                 {"AutoModelForCausalLM", "modeling_decilm.DeciLMForCausalLM"}}));
   EXPECT_EQ(j["torch_dtype"], "float32");
   json block = json::parse(R"(
     {"attention": {"n_heads_in_group": 8, "no_op": false, "num_sink_tokens": null, "replace_with_linear": false,
@@ -354,6 +355,95 @@ TEST(ConfigJson, KeepsAnUnknownKindOfVariantInAKeyOfItsOwn) {
   architecture[1].attention = {&kind, 3};
   EXPECT_EQ(json::parse(config_json(config, architecture, DType::f32))["block_configs"][1]["attention"]["variant"],
             "mean_3");
+}
+
+// The form of transformers 5: what differs from the whole model's sizes, by layer.
+TEST(ConfigJson, ReadsAPerLayerConfig) {
+  json j = llama();
+  j["num_hidden_layers"] = 6;
+  j["per_layer_config"] = {{"0", {{"intermediate_size", 8192}}},
+                           {"1", {{"num_key_value_heads", 4}, {"skip", json::array()}}},
+                           {"2", {{"skip", {"mlp"}}}},
+                           {"4", {{"skip", {"attention"}}, {"intermediate_size", 20480}}},
+                           {"5", {{"skip", {"mlp", "attention"}}}}};
+  const ModelDescription read = parse(j);
+  EXPECT_EQ(names(read.architecture),
+            "gqa_8+ffn_8192 gqa_4+ffn_14336 gqa_8+no_op gqa_8+ffn_14336 no_op+ffn_20480 no_op+no_op ");
+  EXPECT_EQ(read.config.num_key_value_heads, 8);
+  EXPECT_EQ(read.config.intermediate_size, 20480);  // the least that has all of them as parts
+  j["per_layer_config"] = json::object();
+  EXPECT_EQ(parse(j).architecture, teacher_architecture(parse(j).config));
+}
+
+TEST(ConfigJson, RefusesAPerLayerConfigBeyondItsWords) {
+  const auto refusal = [](const json& layers) { return refusal_of(llama(), "/per_layer_config", layers); };
+  EXPECT_EQ(refusal({{"3", {{"skip", {"mlp"}}}}}), "x: per_layer_config: found a layer '3'; allowed: 0 to 2");
+  EXPECT_EQ(refusal({{"1", {{"intermediat_size", 64}}}}),
+            "x: per_layer_config: 1: no key 'intermediat_size'; did you mean 'intermediate_size'? known: "
+            "intermediate_size, num_key_value_heads, skip");
+  EXPECT_EQ(refusal({{"1", {{"skip", {"ffn"}}}}}),
+            "x: per_layer_config: 1: skip: found [\"ffn\"]; allowed: a list of attention, mlp");
+  EXPECT_EQ(refusal({{"1", {{"skip", "mlp"}}}}),
+            "x: per_layer_config: 1: skip: found \"mlp\"; allowed: a list of attention, mlp");
+  EXPECT_EQ(refusal({{"1", {{"num_key_value_heads", 5}}}}),
+            "x: per_layer_config: 1: num_key_value_heads: found 5; allowed: a divisor of the 32 attention heads");
+  EXPECT_EQ(refusal({{"1", 7}}), "x: per_layer_config: 1: found 7; allowed: an object");
+  json both = llama();
+  both["block_configs"] = json::array();
+  both["per_layer_config"] = json::object();
+  EXPECT_EQ(refusal_of(both), "x: per_layer_config: found {}; allowed: null beside block_configs");
+}
+
+// NVIDIA's Model-Optimizer keeps the base model's type and says sizes instead of ratios.
+TEST(ConfigJson, ReadsBlocksOfAnyModel) {
+  json j = llama();
+  j["block_configs"] = json::parse(R"([
+    {"attention": {"no_op": false, "replace_with_linear": false, "sparsify": null, "weights_precision": "bf16",
+                   "num_key_value_heads": 8, "llama4": null, "mamba": null},
+     "ffn": {"no_op": false, "replace_with_linear": false, "sparsify": null, "weights_precision": "bf16", "moe": null,
+             "intermediate_size": 1000}, "parallel_blocks": null},
+    {"attention": {"no_op": true, "num_key_value_heads": null}, "ffn": {"no_op": false, "intermediate_size": 14336}},
+    {"attention": {"no_op": false, "num_key_value_heads": 2}, "ffn": {"no_op": true, "intermediate_size": null}}])");
+  EXPECT_EQ(names(parse(j).architecture), "gqa_8+ffn_1000 no_op+ffn_14336 gqa_2+no_op ");
+  EXPECT_EQ(
+      refusal_of(j, "/block_configs/0/attention/num_key_value_heads", 3),
+      "x: block_configs[0]: attention: num_key_value_heads: found 3; allowed: a divisor of the 32 attention heads");
+  EXPECT_EQ(refusal_of(j, "/block_configs/0/attention/mamba", {{"state_dim", 1}}),
+            "x: block_configs[0]: attention: mamba: found {\"state_dim\":1}; allowed: null only");
+}
+
+// Oracle: transformers' documentation of the map, and reading it back.
+TEST(ConfigJson, WritesAPerLayerConfigThatReadsBack) {
+  ModelConfig config = parse(llama()).config;
+  config.num_hidden_layers = 5;
+  const ModelDescription written{config, architecture_of(config, {{"gqa_8", "ffn_8192"},
+                                                                  {"gqa_8", "ffn_14336"},
+                                                                  {"gqa_4", "ffn_14336"},
+                                                                  {"gqa_8", "no_op"},
+                                                                  {"no_op", "ffn_1000"}})};
+  const std::string text = config_json(config, written.architecture, DType::bf16, IrregularForm::per_layer_config);
+  EXPECT_EQ(parse_config_json(text, "x"), written);
+  const json j = json::parse(text);
+  EXPECT_EQ(j["per_layer_config"], json::parse(R"({"0": {"intermediate_size": 8192}, "2": {"num_key_value_heads": 4},
+                                                   "3": {"skip": ["mlp"]},
+                                                   "4": {"intermediate_size": 1000, "skip": ["attention"]}})"));
+  EXPECT_EQ(j["architectures"], json::array({"LlamaForCausalLM"}));
+  EXPECT_EQ(j["model_type"], "llama");
+  EXPECT_EQ(j["num_key_value_heads"], 8);
+  EXPECT_FALSE(j.contains("block_configs") || j.contains("auto_map"));
+  // A plain model is the same in every form.
+  const Architecture plain = teacher_architecture(config);
+  EXPECT_EQ(config_json(config, plain, DType::bf16, IrregularForm::per_layer_config),
+            config_json(config, plain, DType::bf16));
+}
+
+TEST(ConfigJson, NamesWhatAPerLayerConfigCannotSay) {
+  ModelConfig config = parse(llama()).config;
+  const Architecture architecture =
+      architecture_of(config, {{"linear", "ffn_14336"}, {"gqa_8", "linear"}, {"window_64", "no_op"}});
+  EXPECT_EQ(message_of([&] { config_json(config, architecture, DType::f32, IrregularForm::per_layer_config); }),
+            "per_layer_config has no words for attention linear in layer 0, ffn linear in layer 1, attention window_64 "
+            "in layer 2; block_configs has");
 }
 
 TEST(ConfigJson, ReadsATrainedModel) {

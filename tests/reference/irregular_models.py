@@ -2,7 +2,8 @@
 """Random small models of the form `nemotron-nas`, in which all kinds of neighbouring subblocks, of first and of last
 blocks are, and tokens for them, by numpy alone.
 
-    irregular_models.py FOLDER      # writes FOLDER/model-*/ and FOLDER/tokens.safetensors
+    irregular_models.py FOLDER      # writes FOLDER/model-*/ and FOLDER/tokens.safetensors, and
+                                    # FOLDER/long/ with FOLDER/long.safetensors: beyond Llama 3.1's 8192 positions
 """
 import json
 import pathlib
@@ -64,7 +65,7 @@ def subblock_tensors(layer, attention, ffn, matrix):
     return {f"{prefix}{name}.weight": t for name, t in tensors.items()}
 
 
-def write_model(folder, blocks, seed):
+def write_model(folder, blocks, seed, original=32, theta=10000.0):
     random = np.random.default_rng(seed)
     matrix = lambda rows, cols: (random.standard_normal((rows, cols)) / np.sqrt(cols)).astype("<f4")
     folder.mkdir(parents=True)
@@ -77,10 +78,10 @@ def write_model(folder, blocks, seed):
         "num_attention_heads": HEADS,
         "num_hidden_layers": len(blocks),
         "vocab_size": VOCAB,
-        "max_position_embeddings": 256,
+        "max_position_embeddings": 16 * original,
         "rms_norm_eps": 1e-5,
-        "rope_theta": 10000.0,
-        "rope_scaling": {**llama3, "original_max_position_embeddings": 32} if scaled else None,
+        "rope_theta": theta,
+        "rope_scaling": {**llama3, "original_max_position_embeddings": original} if scaled else None,
         "tie_word_embeddings": tied,
         "hidden_act": "silu",
         "torch_dtype": "float32",
@@ -113,8 +114,10 @@ def main():
         if all(a in ("no_op", "linear") for a, _ in blocks):
             blocks.append((2, 96))  # the number of heads has to be seen
         write_model(folder / f"model-{i:03}", blocks, i)
-    ids = np.random.default_rng(2).integers(0, VOCAB, (2, 80)).astype("<i4")
-    write_safetensors(folder / "tokens.safetensors", {"input_ids": ids})
+    write_model(folder / "long", [(2, 96), ("linear", 24), ("no_op", "linear"), (1, 256)], 2, 8192, 500000.0)
+    for name, shape in {"tokens": (2, 80), "long": (1, 8448)}.items():
+        ids = np.random.default_rng(2).integers(0, VOCAB, shape).astype("<i4")
+        write_safetensors(folder / f"{name}.safetensors", {"input_ids": ids})
 
 
 if __name__ == "__main__":
