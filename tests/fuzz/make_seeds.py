@@ -139,9 +139,12 @@ def make_yaml():
         '  pairs: [{attention: no_op, ffn: 1.0}]\n  spans: [2, {layers: 3, ffn: 0.5}]\nscore: {tokens: 1e6}\n'
         'constraints: {memory: 60%, throughput: {chat: 1.5x}, forbid: [{layers: 0-1, ffn: no_op}]}\n'
         'scenarios: {chat: {input_tokens: 8, output_tokens: 8, concurrency: [1, 2]}}\n"quoted": "\\u00e9"\n')
-    put("architecture", "layers", "layers:\n" + "".join(
-        f"  - {{attention: {a}, ffn: {f}}}\n" for a, f in [("gqa_2", "ffn_256"), ("gqa_1", "linear"), ("no_op", "no_op"),
-                                                          ("linear", "ffn_128")] * 2))
+    blocks = [("gqa_2", "ffn_256", ""), ("gqa_1", "linear", ""), ("no_op", "no_op", ", layers: 2"), ("linear", "ffn_128", ""),
+              ("gqa_2", "ffn_256", ""), ("no_op", "ffn_256", ""), ("gqa_1", "ffn_64", "")]
+    put("architecture", "student", "name: half-2\ntarget: half\nmethod: mip\nobjective: kl_divergence\nproven: true\n"
+        "scenarios:\n  - chat\npredicted:\n  kl_divergence: 0.25\n  memory: 1000\nblocks:\n" + "".join(
+            f"  - {{attention: {a}, ffn: {f}, trained: {'together' if more else 'apart'}{more}}}\n"
+            for a, f, more in blocks))
 
 
 def make_scores(tangram):
