@@ -1,8 +1,5 @@
 #include "blocks/checkpoint.h"
 
-#include <sys/mman.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <cstring>
 
@@ -165,19 +162,19 @@ void CheckpointReader::check_tensors() const {
   }
 }
 
-void CheckpointReader::prefetch(int64_t layer) const { advise(layer, MADV_WILLNEED); }
-void CheckpointReader::release(int64_t layer) const { advise(layer, MADV_PAGEOUT); }
+void CheckpointReader::prefetch(int64_t layer) const {
+  for_each_tensor(layer, [](Tensor t) { advise_soon(t.data, t.bytes()); });
+}
 
-void CheckpointReader::advise(int64_t layer, int advice) const {
+void CheckpointReader::release(int64_t layer) const {
+  for_each_tensor(layer, [](Tensor t) { advise_done(t.data, t.bytes()); });
+}
+
+void CheckpointReader::for_each_tensor(int64_t layer, const std::function<void(Tensor)>& visit) const {
   if (layer < 0 || layer >= config_.num_hidden_layers) return;
   const std::string prefix = fmt::format("model.layers.{}.", layer);
-  const auto page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
-  for (auto t = files_.tensors.lower_bound(prefix); t != files_.tensors.end() && t->first.starts_with(prefix); ++t) {
-    // The pages that are wholly its own. No advice here costs content, not even of a tensor that was copied.
-    const auto data = reinterpret_cast<uintptr_t>(t->second.data);
-    const uintptr_t begin = (data + page - 1) / page * page, end = (data + t->second.bytes()) / page * page;
-    if (begin < end) madvise(reinterpret_cast<void*>(begin), end - begin, advice);
-  }
+  for (auto t = files_.tensors.lower_bound(prefix); t != files_.tensors.end() && t->first.starts_with(prefix); ++t)
+    visit(t->second);
 }
 
 Model load_model(const fs::path& folder, std::optional<DType> dtype) {
@@ -206,7 +203,7 @@ Model load_model(const fs::path& folder, std::optional<DType> dtype) {
 void save_model(const fs::path& folder, const Model& model, const SaveOptions& options) {
   check_replaceable(folder);
   AtomicFolder files(folder);
-  write_safetensors_folder(files.path(), file_order(model), options.max_shard_bytes);
+  write_safetensors_folder(files.path(), file_order(model), options.max_shard_bytes, options.release);
   write_file_atomically(files.path() / "config.json", config_json(model.config, model.architecture(), model.dtype));
   if (!options.tokenizer_from.empty()) copy_tokenizer(files.path(), options.tokenizer_from);
   files.commit();

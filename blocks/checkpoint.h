@@ -1,5 +1,6 @@
 #pragma once
 #include <filesystem>
+#include <functional>
 #include <optional>
 
 #include "blocks/model.h"
@@ -40,7 +41,7 @@ class CheckpointReader {
   SubblockWeights subblock(int64_t layer, Subblock subblock, Arena& memory) const;
   bool is_redundant(const std::string& name) const;
   void check_tensors() const;
-  void advise(int64_t layer, int advice) const;
+  void for_each_tensor(int64_t layer, const std::function<void(Tensor)>& visit) const;
 
   ModelConfig config_;
   Architecture architecture_;
@@ -54,6 +55,7 @@ Model load_model(const std::filesystem::path& folder, std::optional<DType> dtype
 struct SaveOptions {
   std::filesystem::path tokenizer_from;  ///< a folder whose tokenizer and generation files are copied; or empty
   int64_t max_shard_bytes = int64_t{5} << 30;
+  bool release = false;  ///< what was written is not read again: mapped weights take no memory then
 };
 
 /// Writes a model as a Hugging Face folder that load_model loads again bit for bit: a plain LlamaForCausalLM if every

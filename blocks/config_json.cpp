@@ -308,9 +308,7 @@ json common_json(const ModelConfig& c, DType dtype) {
 
 /// What the entries of both subblocks have in common.
 json entry_json(const Choice& choice, bool has_words) {
-  json j{{"no_op", choice.variant->no_op},
-         {"replace_with_linear", choice.is("linear")},
-         {"sparsify", nullptr}};
+  json j{{"no_op", choice.variant->no_op}, {"replace_with_linear", choice.is("linear")}, {"sparsify", nullptr}};
   if (!has_words) j["variant"] = choice.name();
   return j;
 }

@@ -17,6 +17,7 @@ namespace fs = std::filesystem;
 namespace {
 
 constexpr size_t kMaxWrite = size_t{1} << 30;  // Linux writes at most 2 GiB in one call
+constexpr int64_t kWriteBehind = 32 << 20;
 
 struct Descriptor {
   int fd;
@@ -75,6 +76,16 @@ MappedFile::~MappedFile() {
   if (data_) munmap(data_, size_);
 }
 
+static void advise(const void* data, int64_t bytes, int advice) {
+  static const auto page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
+  const auto first = reinterpret_cast<uintptr_t>(data);
+  const uintptr_t begin = (first + page - 1) / page * page, end = (first + static_cast<uintptr_t>(bytes)) / page * page;
+  if (begin < end) madvise(reinterpret_cast<void*>(begin), end - begin, advice);
+}
+
+void advise_soon(const void* data, int64_t bytes) { advise(data, bytes, MADV_WILLNEED); }
+void advise_done(const void* data, int64_t bytes) { advise(data, bytes, MADV_PAGEOUT); }
+
 std::string read_text_file(const fs::path& path, int64_t max_bytes) {
   const Descriptor file{open_for_reading(path)};
   std::string text;
@@ -113,6 +124,11 @@ void AtomicFile::write(std::string_view bytes) {
     bytes.remove_prefix(static_cast<size_t>(count));
   }
   written_ += static_cast<int64_t>(wanted);
+  // The disk begins now, and not only when commit waits for it. Where a file system cannot, commit does it all.
+  if (written_ - on_its_way_ >= kWriteBehind) {
+    sync_file_range(fd_, on_its_way_, written_ - on_its_way_, SYNC_FILE_RANGE_WRITE);
+    on_its_way_ = written_;
+  }
 }
 
 void AtomicFile::commit() {

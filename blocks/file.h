@@ -23,6 +23,11 @@ class MappedFile {
   size_t size_ = 0;
 };
 
+/// Advice to the system about memory that is mapped from a file: it will be read soon; nobody reads it for now. Whole
+/// pages within it; no content is lost, whatever memory it is.
+void advise_soon(const void* data, int64_t bytes);
+void advise_done(const void* data, int64_t bytes);
+
 /// The content of a file of at most `max_bytes`. Throws Error (bad_input) if there is none or it is larger.
 std::string read_text_file(const std::filesystem::path& path, int64_t max_bytes);
 
@@ -45,6 +50,7 @@ class AtomicFile {
   std::filesystem::path path_, temporary_;
   int fd_ = -1;
   int64_t written_ = 0;
+  int64_t on_its_way_ = 0;  // bytes that the system was told to bring to the disk
 };
 
 void write_file_atomically(const std::filesystem::path& path, std::string_view bytes);

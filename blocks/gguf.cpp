@@ -92,6 +92,9 @@ void write_rows(AtomicFile& file, const GgufTensor& t, int threads) {
   std::string buffer;
   for (int64_t first = 0; first < t.rows; first += part) {
     const int64_t count = std::min(part, t.rows - first);
+    const auto rows_from = [&](int64_t r) { return t.mapped.row_range(r, std::min(part, t.rows - r)); };
+    if (t.mapped.data && first + part < t.rows)
+      advise_soon(rows_from(first + part).data, rows_from(first + part).bytes());
     buffer.resize(static_cast<size_t>(count * bytes));
     std::atomic<bool> fits = true;
 #pragma omp parallel num_threads(threads)
@@ -108,6 +111,7 @@ void write_rows(AtomicFile& file, const GgufTensor& t, int threads) {
       throw bad_input("tensor '{}': a value beyond {:.0f}, the largest of {}; write it as BF16 or F32", t.name,
                       kLargestF16, name_of(t.type));
     file.write(buffer);
+    if (t.mapped.data) advise_done(rows_from(first).data, rows_from(first).bytes());
   }
   file.write(std::string(static_cast<size_t>(round_up(bytes_of(t), kAlignment) - bytes_of(t)), '\0'));
 }

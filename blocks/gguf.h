@@ -42,6 +42,7 @@ struct GgufTensor {
   GgufType type;
   int64_t rows, cols;  ///< one row is written as a vector
   std::function<void(std::span<float> out, int64_t r)> row;
+  Tensor mapped = {};  ///< (rows, cols) in memory mapped from a file, if rows come from there: given back once written
 };
 
 /// Writes a GGUF file of version 3 (github.com/ggml-org/ggml, docs/gguf.md): metadata and tensors in order, aligned to

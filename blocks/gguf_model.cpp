@@ -35,11 +35,12 @@ class GgufBuilder {
     add(name, values.rows, values.cols, [values, row_of, head_dim](std::span<float> out, int64_t r) {
       copy(view_of(out.data(), 1, values.cols), values.row_range(row_of ? row_of(r, head_dim) : r, 1));
     });
+    if (options_.release && values.contiguous()) tensors_.back().mapped = values;
   }
 
   template <class F>
   void add(const std::string& name, int64_t rows, int64_t cols, F row) {
-    tensors_.push_back({name, type_for(cols), rows, cols, std::move(row)});
+    tensors_.push_back({name, type_for(cols), rows, cols, std::move(row), {}});
   }
 
   template <class F>

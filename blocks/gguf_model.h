@@ -30,6 +30,7 @@ struct GgufOptions {
   const Tokenizer* tokenizer = nullptr;  ///< null: none is written
   std::string chat_template = {};        ///< Jinja
   int threads = 1;
+  bool release = false;  ///< what was written is not read again: mapped weights take no memory then
 };
 
 /// Writes a model as one GGUF file of the architecture `deci` (github.com/ggml-org/llama.cpp, src/models/deci.cpp), or

@@ -283,33 +283,58 @@ std::string safetensors_header(std::span<const NamedTensor> tensors,
   return std::string(reinterpret_cast<const char*>(&length), sizeof length) + text;
 }
 
-static void write_tensor(AtomicFile& file, Tensor t, Context* ctx) {
-  CHECK(t.device == Device::cpu || ctx, "tensors of a GPU are written with its context");
-  constexpr int64_t kPartBytes = int64_t{64} << 20;  // of a GPU's tensor that is in host memory at a time
-  const Tensor rows = t.contiguous() ? t.reshape(1, t.size()) : t;
-  const int64_t part = t.device == Device::cpu ? rows.cols : kPartBytes / size_of(t.dtype);
+static std::string_view bytes_of(Tensor t) { return {static_cast<const char*>(t.data), size_t(t.bytes())}; }
+
+/// A tensor of a GPU, of which a part is in host memory at a time.
+static void write_from_gpu(AtomicFile& file, Tensor rows, Context& ctx) {
+  const int64_t part = (int64_t{64} << 20) / size_of(rows.dtype);
   for (int64_t r = 0; r < rows.rows; ++r)
-    for (int64_t c = 0; c < rows.cols; c += part) {
-      const Tensor values = rows.row_range(r, 1).col_range(c, std::min(part, rows.cols - c));
-      const auto write = [&](Tensor x) {
-        file.write({static_cast<const char*>(x.data), static_cast<size_t>(x.bytes())});
-      };
-      if (t.device == Device::cpu)
-        write(values);
-      else
-        write(HostView(values, *ctx).tensor());
-    }
+    for (int64_t c = 0; c < rows.cols; c += part)
+      file.write(bytes_of(HostView(rows.row_range(r, 1).col_range(c, std::min(part, rows.cols - c)), ctx).tensor()));
+}
+
+/// Parts that are written one after the other, while those behind are read from their file.
+static void write_from_host(AtomicFile& file, std::span<const Tensor> tensors, bool release) {
+  constexpr int64_t kPartBytes = 8 << 20;
+  constexpr size_t kAhead = 8;
+  std::vector<Tensor> parts;
+  for (const Tensor& t : tensors) {
+    const Tensor rows = t.contiguous() ? t.reshape(1, t.size()) : t;
+    const int64_t part = kPartBytes / size_of(t.dtype);
+    for (int64_t r = 0; r < rows.rows; ++r)
+      for (int64_t c = 0; c < rows.cols; c += part)
+        parts.push_back(rows.row_range(r, 1).col_range(c, std::min(part, rows.cols - c)));
+  }
+  const auto soon = [&](size_t i) {
+    if (release && i < parts.size()) advise_soon(parts[i].data, parts[i].bytes());
+  };
+  for (size_t i = 0; i < kAhead; ++i) soon(i);
+  for (size_t i = 0; i < parts.size(); ++i) {
+    soon(i + kAhead);
+    file.write(bytes_of(parts[i]));
+    if (release) advise_done(parts[i].data, parts[i].bytes());
+  }
 }
 
 void write_safetensors(const fs::path& path, std::span<const NamedTensor> tensors,
-                       const std::map<std::string, std::string>& metadata, Context* ctx) {
+                       const std::map<std::string, std::string>& metadata, Context* ctx, bool release) {
   std::vector<NamedTensor> ordered(tensors.begin(), tensors.end());
   std::stable_sort(ordered.begin(), ordered.end(), [](const NamedTensor& a, const NamedTensor& b) {
     return size_of(a.tensor.dtype) > size_of(b.tensor.dtype);
   });
   AtomicFile file(path);
   file.write(safetensors_header(ordered, metadata));
-  for (const NamedTensor& t : ordered) write_tensor(file, t.tensor, ctx);
+  std::vector<Tensor> on_host;
+  for (const NamedTensor& t : ordered) {
+    if (t.tensor.device == Device::cpu) {
+      on_host.push_back(t.tensor);
+      continue;
+    }
+    CHECK(ctx, "tensors of a GPU are written with its context");
+    write_from_host(file, std::exchange(on_host, {}), release);
+    write_from_gpu(file, t.tensor.contiguous() ? t.tensor.reshape(1, t.tensor.size()) : t.tensor, *ctx);
+  }
+  write_from_host(file, on_host, release);
   file.commit();
 }
 
@@ -329,14 +354,14 @@ static std::vector<std::vector<NamedTensor>> make_shards(std::span<const std::ve
 }
 
 void write_safetensors_folder(const fs::path& folder, std::span<const std::vector<NamedTensor>> groups,
-                              int64_t max_shard_bytes) {
+                              int64_t max_shard_bytes, bool release) {
   const std::vector<std::vector<NamedTensor>> shards = make_shards(groups, max_shard_bytes);
-  if (shards.size() == 1) return write_safetensors(folder / kSingleFile, shards[0]);
+  if (shards.size() == 1) return write_safetensors(folder / kSingleFile, shards[0], {}, nullptr, release);
   int64_t total_bytes = 0;
   json weight_map = json::object();
   for (size_t i = 0; i < shards.size(); ++i) {
     const std::string file = fmt::format("model-{:05}-of-{:05}.safetensors", i + 1, shards.size());
-    write_safetensors(folder / file, shards[i]);
+    write_safetensors(folder / file, shards[i], {}, nullptr, release);
     for (const NamedTensor& t : shards[i]) {
       CHECK(!weight_map.contains(t.name), "two tensors are called '{}'", t.name);
       weight_map[t.name] = file;

@@ -43,9 +43,11 @@ SafeTensors read_safetensors_folder(const std::filesystem::path& folder);
 /// Writes tensors to one file, in order but elements of larger dtypes first, so that all are aligned; the data starts
 /// at a multiple of 64 bytes. A tensor of one row is written as a vector. The same tensors give the same bytes. The
 /// metadata is `{"format": "pt"}` and what is given. The file appears when it is complete; see AtomicFile for errors.
-/// Tensors of a GPU need its context.
+/// Tensors of a GPU need its context. With `release`, memory that is mapped from files is given back as soon as it was
+/// written.
 void write_safetensors(const std::filesystem::path& path, std::span<const NamedTensor> tensors,
-                       const std::map<std::string, std::string>& metadata = {}, Context* ctx = nullptr);
+                       const std::map<std::string, std::string>& metadata = {}, Context* ctx = nullptr,
+                       bool release = false);
 
 /// The bytes of a file before its data, for data that is never in memory as a whole: it follows in the order of
 /// `tensors`, of which only names, shapes and dtypes count.
@@ -54,8 +56,8 @@ std::string safetensors_header(std::span<const NamedTensor> tensors,
 
 /// Writes a checkpoint that read_safetensors_folder reads: one file if all tensors fit in `max_shard_bytes`, else
 /// shards of at most that size and, last, their index. A group stays together in one shard, even if that is then
-/// larger.
+/// larger. With `release`, memory that is mapped from files is given back as soon as it was written.
 void write_safetensors_folder(const std::filesystem::path& folder, std::span<const std::vector<NamedTensor>> groups,
-                              int64_t max_shard_bytes);
+                              int64_t max_shard_bytes, bool release = false);
 
 }  // namespace tangram

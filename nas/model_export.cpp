@@ -34,7 +34,7 @@ std::string chat_template(const fs::path& folder) {
 
 void export_gguf(const fs::path& path, const Model& model, GgufType type, const ExportOptions& options,
                  Console& console) {
-  GgufOptions gguf{.type = type, .name = options.name, .threads = options.threads};
+  GgufOptions gguf{.type = type, .name = options.name, .threads = options.threads, .release = options.release};
   std::optional<Tokenizer> tokenizer;
   std::error_code error;
   if (fs::exists(options.tokenizer_from / "tokenizer.json", error)) try {
@@ -70,7 +70,10 @@ std::string changes_text(std::span<const FormChange> changes) {
 void export_model(const fs::path& path, const Model& model, ExportFormat format, const ExportOptions& options,
                   Console& console) {
   if (format == ExportFormat::huggingface)
-    save_model(path, model, {.tokenizer_from = options.tokenizer_from, .max_shard_bytes = options.max_shard_bytes});
+    save_model(path, model,
+               {.tokenizer_from = options.tokenizer_from,
+                .max_shard_bytes = options.max_shard_bytes,
+                .release = options.release});
   else
     export_gguf(path, model, type_of(format, model.dtype), options, console);
 }

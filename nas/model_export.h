@@ -15,6 +15,7 @@ struct ExportOptions {
   std::string name;                      ///< of the model, for readers that show one
   int64_t max_shard_bytes = int64_t{5} << 30;
   int threads = 1;
+  bool release = false;  ///< the model's files are not read again: its weights take no memory once they are written
 };
 
 /// Writes a model as a Hugging Face folder or a GGUF file, and says what is written differently from how it was

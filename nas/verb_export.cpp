@@ -79,7 +79,8 @@ void write_model(const Options& o, const VerbInput& in) {
                {.tokenizer_from = from,
                 .name = fs::path(o.out).stem().string(),
                 .max_shard_bytes = static_cast<int64_t>(*shard),
-                .threads = ctx.threads},
+                .threads = ctx.threads,
+                .release = true},
                in.console);
   in.console.say("written to {}", o.out);
 }

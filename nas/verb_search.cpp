@@ -85,7 +85,7 @@ Table figure_table(const ScoreTable& table, const SearchResult& found, const Sol
     }
     text.rows.push_back(
         {name, figure_text(units_of(q), value) + (error > 0 ? fmt::format(" +- {:.0f} %", 100 * error) : std::string()),
-         fmt::format("{:.1f} %", 100 * value / own), limit, saves});
+         own > 0 ? fmt::format("{:.1f} %", 100 * value / own) : "", limit, saves});
   };
   add(Quantity::parameters, 0);
   for (const size_t s : found.scenarios)

@@ -27,7 +27,7 @@ by_hand score -- || fail "score: $(cat "$folder/score.log")"
 
 by_hand search -- --set constraints.memory=1%
 [ $? -eq 3 ] || fail "limits that cannot be met: no exit code 3: $(cat "$folder/search.log")"
-grep -q "the least attainable by any student is" "$folder/search.log" || fail "the log does not say which limit"
+grep -q "the least of any student is" "$folder/search.log" || fail "the log does not say which limit"
 grep -q "search has failed with exit code 3; the chain ends here" "$folder/search.log" || fail "$(cat "$folder/search.log")"
 by_hand search -- --set seed=-1
 [ $? -eq 2 ] || fail "bad input: no exit code 2: $(cat "$folder/search.log")"
