@@ -108,7 +108,9 @@ struct Tokenizer {
 /// "decoder": {"type": "Fuse"}}.
 ///
 /// Throws Error if a file is missing, over 64 MiB, no JSON, nested too deep, uses what is not supported, or contradicts
-/// itself (an id twice, an id over 2^20, a merge of unknown tokens).
+/// itself (an id twice, an id of 2^20 or more, a merge of unknown tokens). Limits: 32 levels, 16 steps in a Sequence,
+/// 64 bytes for what is put into texts, 1024 for an added token, 4096 for an expression, 256 MiB for all decoded
+/// tokens.
 Tokenizer load_tokenizer(const std::filesystem::path& path);
 
 /// The same from the contents of both files (`config` {} where there is none); `name` is that of the first, for
