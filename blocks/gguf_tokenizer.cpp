@@ -13,11 +13,9 @@ struct KnownSplit {
   std::string_view pattern;
 };
 constexpr KnownSplit kKnownSplits[] = {
-    {"llama-bpe", true,
-     R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)"},
-    {"qwen2", false,
-     R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)"},
-    {"gpt-2", false, R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)"},
+    {"llama-bpe", true, kLlama3Pattern},
+    {"qwen2", false, kQwen2Pattern},
+    {"gpt-2", false, kGpt2Pattern},
 };
 
 enum class TokenType : int64_t { normal = 1, unknown = 2, control = 3, user_defined = 4, unused = 5, byte = 6 };
@@ -87,13 +85,7 @@ class TokenizerKeys {
  private:
   void add(const std::string& key, GgufValue value) { keys_.emplace_back("tokenizer.ggml." + key, std::move(value)); }
 
-  std::vector<std::pair<uint64_t, Merge>> merges_in_order() const {
-    std::vector<std::pair<uint64_t, Merge>> merges(t_.merges.begin(), t_.merges.end());
-    std::sort(merges.begin(), merges.end(), [](const auto& a, const auto& b) { return a.second.rank < b.second.rank; });
-    return merges;
-  }
-
-  const std::string& text(uint64_t id) const { return t_.tokens[id & UINT32_MAX].text; }
+  const std::string& text(int32_t id) const { return t_.tokens[static_cast<size_t>(id)].text; }
 
   void add_byte_level() {
     const KnownSplit* known = nullptr;
@@ -110,7 +102,7 @@ class TokenizerKeys {
       throw bad_input("it changes the text before splitting it, which GGUF cannot say of byte-level ones");
     add("model", "gpt2"), add("pre", known->name), add("tokens", texts_);
     std::vector<std::string> merges;
-    for (const auto& [pair, merge] : merges_in_order()) merges.push_back(text(pair >> 32) + " " + text(pair));
+    for (const auto& [left, right, merge] : t_.merges.by_rank()) merges.push_back(text(left) + " " + text(right));
     add("merges", merges);
   }
 
@@ -118,7 +110,7 @@ class TokenizerKeys {
   void add_byte_fallback() {
     if (t_.ignore_merges) throw bad_input("ignore_merges, which GGUF cannot say of tokenizers with byte fallback");
     std::vector<double> scores(texts_.size(), 0);
-    for (const auto& [pair, merge] : merges_in_order())
+    for (const auto& [left, right, merge] : t_.merges.by_rank())
       if (double& score = scores[static_cast<size_t>(merge.token)]; score == 0) score = -1.0 - merge.rank;
     const bool by_normalizer =
         std::any_of(t_.normalizer.begin(), t_.normalizer.end(), [](const auto& r) { return !r.from; });

@@ -31,7 +31,8 @@ struct SafeTensors {
 /// that are not aligned to their elements: those are copied.
 ///
 /// Throws Error (bad_input) with `name` and the tensor unless the tensors cover the data exactly once, their sizes
-/// agree with shape and dtype, they are F32, F16, BF16, I32, I64 or U8, and of at most two dimensions.
+/// agree with shape and dtype, they are F32, F16, BF16, I32, I64 or U8, and of at most two dimensions. The header has
+/// at most 100,000,000 bytes, as in the reference reader, and no name twice.
 SafeTensors parse_safetensors(std::string_view file, const std::string& name);
 
 SafeTensors read_safetensors(const std::filesystem::path& path);

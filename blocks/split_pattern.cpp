@@ -7,13 +7,11 @@
 #include <cctype>
 #include <string>
 
+#include "blocks/character_class.h"
 #include "kernels/error.h"
 
 namespace tangram {
 namespace {
-
-// PCRE2 has U+180E among the spaces, Unicode and Oniguruma have not.
-constexpr std::string_view kSpace = R"(\p{Z}\t-\r\x{85})";
 
 constexpr size_t kMaxPattern = 4096;
 
@@ -37,18 +35,28 @@ struct Translator {
     at += bytes;
   }
 
+  // The `bytes` here stand for the characters of a class, or for all others.
+  void put_class(std::string_view characters, bool others, size_t bytes) {
+    if (in_class && others) refuse(fmt::format("{} in a class", in.substr(at, bytes)));
+    out += in_class ? std::string(characters) : fmt::format("[{}{}]", others ? "^" : "", characters);
+    at += bytes;
+  }
+
   void escape() {
     if (at + 1 == in.size()) refuse("a backslash at the end");
     const char c = in[at + 1];
     if (c == 's' || c == 'S') {
-      if (in_class && c == 'S') refuse("\\S in a class");
-      out += in_class ? std::string(kSpace) : fmt::format("[{}{}]", c == 'S' ? "^" : "", kSpace);
-      at += 2;
+      put_class(kSpaceClass, c == 'S', 2);
+    } else if (c == 'd' || c == 'D') {
+      put_class(fmt::format(R"(\d{}\d)", newer_characters("d")), c == 'D', 2);
     } else if (c == 'p' || c == 'P') {
       const size_t end = in.find('}', at);
       if (in.substr(at + 2, 1) != "{" || end == in.npos) refuse("a property without braces");
-      copy(end + 1 - at);
-    } else if (c == 'd' || c == 'D' || c == 'r' || c == 'n' || c == 't' || std::ispunct(uint8_t(c))) {
+      const std::string_view newer = newer_characters(in.substr(at + 3, end - at - 3));
+      if (newer.empty()) return copy(end + 1 - at);
+      const std::string_view name = in.substr(at + 2, end - at - 1);
+      put_class(fmt::format(R"(\p{}{}\p{})", name, newer, name), c == 'P', end + 1 - at);
+    } else if (c == 'r' || c == 'n' || c == 't' || std::ispunct(uint8_t(c))) {
       copy(2);
     } else {
       refuse(fmt::format("\\{}", c));
@@ -109,7 +117,7 @@ bool continues_character(char byte) { return (byte & 0xC0) == 0x80; }
 
 }  // namespace
 
-SplitPattern::SplitPattern(std::string_view pattern) : text_(pattern) {
+SplitPattern::SplitPattern(std::string_view pattern, SplitBy by) : text_(pattern) {
   if (pattern.empty() || pattern.size() > kMaxPattern)
     throw bad_input("a pattern has 1 to {} bytes, this one {}", kMaxPattern, pattern.size());
   const std::string translated = Translator{pattern}.run();
@@ -127,12 +135,14 @@ SplitPattern::SplitPattern(std::string_view pattern) : text_(pattern) {
   int may_be_empty = 0;
   pcre2_pattern_info(code, PCRE2_INFO_MATCHEMPTY, &may_be_empty);
   if (may_be_empty) throw bad_input("pattern '{}' matches the empty text", pattern);
+  if (by == SplitBy::fastest) known_ = known_split(pattern);
   // Where there is no JIT compiler the expression is interpreted, with the same result.
   pcre2_jit_compile(code, PCRE2_JIT_COMPLETE | PCRE2_JIT_PARTIAL_HARD);
 }
 
 Splitter::Splitter(const SplitPattern& pattern, size_t text_bytes)
-    : code_(pattern.code_.get()),
+    : known_(pattern.known_),
+      code_(pattern.code_.get()),
       seconds_left_(kSeconds + kSecondsPerByte * double(text_bytes)),
       data_(pcre2_match_data_create(1, nullptr)),
       context_(pcre2_match_context_create(nullptr)),
@@ -169,6 +179,15 @@ size_t Splitter::match(std::string_view text, size_t begin) {
 }
 
 void Splitter::split(std::vector<std::string_view>& words, std::string_view text) {
+  if (known_ == KnownSplit::none) return split_by_pcre2(words, text);
+  for (size_t at = 0; at < text.size();) {
+    const size_t bytes = match_known(known_, text, at);
+    words.push_back(text.substr(at, bytes));
+    at += bytes;
+  }
+}
+
+void Splitter::split_by_pcre2(std::vector<std::string_view>& words, std::string_view text) {
   using Clock = std::chrono::steady_clock;
   const Clock::time_point deadline = Clock::now() + std::chrono::duration_cast<Clock::duration>(seconds_left_);
   size_t unmatched = 0;  // where the text begins that no match has taken

@@ -5,12 +5,19 @@
 #include <string_view>
 #include <vector>
 
+#include "blocks/known_split.h"
+
 struct pcre2_real_code_8;  // PCRE2's own names, outside our namespace
 struct pcre2_real_match_data_8;
 struct pcre2_real_match_context_8;
 struct pcre2_real_jit_stack_8;
 
 namespace tangram {
+
+enum class SplitBy : uint8_t {
+  fastest,
+  pcre2,  ///< also what has a matcher by hand: to check that
+};
 
 /// The regular expression of a pre_tokenizer, which cuts text into words before byte-pair encoding.
 ///
@@ -19,17 +26,21 @@ namespace tangram {
 /// greedy after braces), the groups ( (?: (?i: (?= (?! (?<= (?<!, the escapes \s \S \d \D \p \P \r \n \t and escaped
 /// punctuation. The rest (back-references, recursion, callouts, anchors, verbs) is refused.
 ///
-/// Classes are those of PCRE2's Unicode version, 14 for PCRE2 10.42: a character that was assigned later is no letter.
+/// \p{L}, \p{N}, \d and \s are those of Unicode 16, as in the reference; other properties are those of PCRE2's Unicode
+/// version, 14 for PCRE2 10.42. The expressions of Llama 3, Qwen 2 and GPT-2 are matched by hand (known_split.h), with
+/// the same words.
 class SplitPattern {
  public:
-  /// Throws Error if the expression does not compile, uses something that is not accepted, or matches the empty text.
-  explicit SplitPattern(std::string_view pattern);
+  /// Throws Error if the expression does not compile, has over 4096 bytes, uses something that is not accepted, or
+  /// matches the empty text.
+  explicit SplitPattern(std::string_view pattern, SplitBy by = SplitBy::fastest);
 
   const std::string& text() const { return text_; }
 
  private:
   friend class Splitter;
   std::string text_;
+  KnownSplit known_ = KnownSplit::none;
   std::shared_ptr<const pcre2_real_code_8> code_;
 };
 
@@ -41,8 +52,8 @@ class Splitter {
 
   /// Appends to `words` the matches in `text`, and what stands between them, in order: together they are the text,
   /// which must be UTF-8. No expression and no text can make this hang: it throws Error after 10 s and 10 us a byte of
-  /// the whole text (hundreds of times what Llama 3's takes), or if one match takes too many steps; Llama 3's takes as
-  /// many as there are spaces in a row, of which 65,000 are fine.
+  /// the whole text (hundreds of times what PCRE2 takes for Llama 3's), or if one match takes too many steps.
+  /// Expressions that are matched by hand take linear time.
   void split(std::vector<std::string_view>& words, std::string_view text);
 
  private:
@@ -51,8 +62,10 @@ class Splitter {
     void operator()(pcre2_real_match_context_8* context) const;
     void operator()(pcre2_real_jit_stack_8* stack) const;
   };
+  void split_by_pcre2(std::vector<std::string_view>& words, std::string_view text);
   size_t match(std::string_view text, size_t begin);
 
+  KnownSplit known_;
   const pcre2_real_code_8* code_;
   std::chrono::duration<double> seconds_left_;
   std::unique_ptr<pcre2_real_match_data_8, Free> data_;

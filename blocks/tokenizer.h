@@ -11,6 +11,7 @@
 
 #include "blocks/bpe.h"
 #include "blocks/split_pattern.h"
+#include "blocks/word_cache.h"
 
 namespace tangram {
 
@@ -45,6 +46,13 @@ struct Metaspace {
   bool split;               ///< cuts before each
 };
 
+/// Places where a text that no expression cuts can be cut without changing its ids, which keeps words short enough to
+/// come again.
+struct WordMarks {
+  std::string before;              ///< "▁": before the first of those beside each other; empty: not there
+  std::array<bool, 128> around{};  ///< before and after these characters, which merge with nothing: Llama 2's newline
+};
+
 struct StringHash {
   using is_transparent = void;
   size_t operator()(std::string_view text) const { return std::hash<std::string_view>()(text); }
@@ -65,6 +73,7 @@ struct Tokenizer {
   TokenFinder added_normalized;        ///< added_tokens found after that
   std::optional<Metaspace> metaspace;  ///< the pre_tokenizer Metaspace, or
   bool add_prefix_space = false;       ///< that of ByteLevel, which puts a space before a text that has none there
+  WordMarks marks;                     ///< where text may be cut, too, since no merge reaches over it
   std::vector<SplitPattern> splits;    ///< cut the text into words: Split, and ByteLevel's own expression
   bool byte_level = false;             ///< words are bytes and not characters (Llama 3)
 
@@ -99,7 +108,9 @@ struct Tokenizer {
 /// "decoder": {"type": "Fuse"}}.
 ///
 /// Throws Error if a file is missing, over 64 MiB, no JSON, nested too deep, uses what is not supported, or contradicts
-/// itself (an id twice, an id over 2^20, a merge of unknown tokens).
+/// itself (an id twice, an id of 2^20 or more, a merge of unknown tokens). Limits: 32 levels, 16 steps in a Sequence,
+/// 64 bytes for what is put into texts, 1024 for an added token, 4096 for an expression, 256 MiB for all decoded
+/// tokens.
 Tokenizer load_tokenizer(const std::filesystem::path& path);
 
 /// The same from the contents of both files (`config` {} where there is none); `name` is that of the first, for
@@ -111,8 +122,41 @@ struct EncodeOptions {
   bool parse_special = true;  ///< special tokens spelled out in the text become their ids; false: they are text
 };
 
-/// The ids of `text`, the same as Hugging Face `tokenizers` gives. Throws Error with the byte offset if the text is not
-/// UTF-8 or has a character that is not in the vocabulary (and no unk_token), and if it is longer than 2^30 bytes.
+/// Encodes texts one after the other. Faster than `encode` where there are many: it keeps the words that it has seen.
+/// For one thread.
+class Encoder {
+ public:
+  static constexpr size_t kCachedWords = 1 << 16;  ///< 4 MiB
+
+  /// `tokenizer` must outlive this.
+  explicit Encoder(const Tokenizer& tokenizer, size_t cached_words = kCachedWords);
+
+  /// The ids of `input`, the same as Hugging Face `tokenizers` gives. Throws Error with the byte offset if the text is
+  /// not UTF-8 (replace_invalid_utf8 makes it that, as the reference's callers do) or has a character that is not in
+  /// the vocabulary (and no unk_token), and if it is longer than 2^30 bytes.
+  std::vector<int32_t> encode(std::string_view input, const EncodeOptions& options = {});
+
+ private:
+  void encode_piece(std::string_view text, bool first);
+  void encode_word(std::string_view word);
+  /// Fills symbols_ with the smallest tokens of the word.
+  void spell(std::string_view word);
+  int32_t symbol_id(std::string_view symbol) const;
+  [[noreturn]] void refuse_unknown(std::string_view symbol) const;
+
+  const Tokenizer* t_;
+  WordCache cache_;
+  std::array<int32_t, 128> ascii_;  // ids of characters; -1: not in the vocabulary
+  // Of one call:
+  std::string_view input_;
+  std::string_view source_;  // the part of input_ that is being encoded
+  std::vector<Splitter> splitters_;
+  std::vector<std::string_view> words_;
+  std::vector<int32_t> symbols_;
+  std::vector<int32_t> ids_;
+};
+
+/// The same for one text.
 std::vector<int32_t> encode(const Tokenizer& tokenizer, std::string_view text, const EncodeOptions& options = {});
 
 /// The text of `ids`, always UTF-8: U+FFFD stands for bytes that are none. Throws Error if an id has no token.

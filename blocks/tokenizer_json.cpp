@@ -21,8 +21,6 @@ constexpr size_t kMaxSteps = 16;                      // of a normalizer, pre_to
 constexpr size_t kMaxReplacement = 64;                // bytes; with the steps it bounds how much a text can grow
 constexpr size_t kMaxTokenBytes = size_t(256) << 20;  // of all tokens together
 
-constexpr const char* kGpt2Pattern = R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)";
-
 // A value of the file and where it stands, for messages. A key that is absent is null.
 struct Node {
   const json& value;
@@ -168,7 +166,7 @@ void read_merges(Tokenizer& t, const Node& node) {
     const auto a = t.vocab.find(left), b = t.vocab.find(right), both = t.vocab.find(left + right);
     if (a == t.vocab.end() || b == t.vocab.end() || both == t.vocab.end())
       refuse(i, fmt::format("'{:.60}', '{:.60}' or both together are not in the vocabulary", left, right));
-    t.merges.insert_or_assign(merge_key(a->second, b->second), Merge{int32_t(i), both->second});
+    t.merges.insert_or_assign(a->second, b->second, {int32_t(i), both->second});
   }
 }
 
@@ -384,6 +382,27 @@ void read_bytes(Tokenizer& t) {
   }
 }
 
+WordMarks find_word_marks(const Tokenizer& t) {
+  constexpr std::string_view kMark = "▁";
+  WordMarks marks;
+  if (t.byte_level || t.ignore_merges || !t.splits.empty()) return marks;
+  bool before = t.vocab.contains(kMark);
+  std::vector<bool> merges(t.tokens.size());
+  for (const auto& [left, right, merge] : t.merges.by_rank()) {
+    merges[size_t(left)] = merges[size_t(right)] = true;
+    std::string_view text = t.tokens[size_t(merge.token)].text;  // of the characters that it stands for
+    while (text.starts_with(kMark)) text.remove_prefix(kMark.size());
+    before = before && text.find(kMark) == text.npos;
+  }
+  if (before) marks.before = kMark;
+  for (size_t c = 0; c < marks.around.size(); ++c) {
+    const auto known = t.vocab.find(std::string(1, char(c)));
+    const int32_t id = known != t.vocab.end() ? known->second : t.byte_tokens[c];
+    marks.around[c] = id >= 0 && !merges[size_t(id)];
+  }
+  return marks;
+}
+
 // tokenizer_config.json names its special tokens by their text, or by an object with their text.
 int32_t special_token(const Tokenizer& t, const Node& node, int32_t absent) {
   if (node.null()) return absent;
@@ -411,6 +430,7 @@ Tokenizer parse_tokenizer(std::string_view text, std::string_view config, const 
   read_post_processor(t, root["post_processor"]);
   if (t.byte_level) read_bytes(t);
   read_decoder(t, root["decoder"]);
+  t.marks = find_word_marks(t);
   const std::string config_name = config_beside(name).string();
   const json config_value = parse_json(config, config_name, kMaxDepth);
   const Node settings{config_value, config_name + ":"};

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <cstdint>
+#include <cstring>
 
 namespace tangram {
 namespace {
@@ -21,7 +22,17 @@ Lead lead(uint8_t byte) {
   return {0, 0, 0};
 }
 
-// Of one whole character.
+// Whether eight bytes are ASCII.
+bool ascii_only(const char* bytes) {
+  uint64_t word;
+  std::memcpy(&word, bytes, sizeof(word));
+  return (word & 0x8080'8080'8080'8080) == 0;
+}
+
+bool is_control(uint32_t code_point) { return code_point < 0x20 || (code_point >= 0x7F && code_point < 0xA0); }
+
+}  // namespace
+
 uint32_t code_point_of(std::string_view character) {
   constexpr uint8_t kLeadBits[] = {0, 0x7F, 0x1F, 0x0F, 0x07};
   uint32_t code_point = uint8_t(character[0]) & kLeadBits[character.size()];
@@ -29,9 +40,13 @@ uint32_t code_point_of(std::string_view character) {
   return code_point;
 }
 
-bool is_control(uint32_t code_point) { return code_point < 0x20 || (code_point >= 0x7F && code_point < 0xA0); }
-
-}  // namespace
+std::string character_of(uint32_t code_point) {
+  const auto rest = [&](int shift) { return char(0x80 | (code_point >> shift & 0x3F)); };
+  if (code_point < 0x80) return {char(code_point)};
+  if (code_point < 0x800) return {char(0xC0 | code_point >> 6), rest(0)};
+  if (code_point < 0x10000) return {char(0xE0 | code_point >> 12), rest(6), rest(0)};
+  return {char(0xF0 | code_point >> 18), rest(12), rest(6), rest(0)};
+}
 
 Utf8Step utf8_step(std::string_view text) {
   const Lead l = lead(uint8_t(text[0]));
@@ -47,6 +62,8 @@ Utf8Step utf8_step(std::string_view text) {
 
 size_t find_invalid_utf8(std::string_view text) {
   for (size_t i = 0; i < text.size();) {
+    while (i + 8 <= text.size() && ascii_only(text.data() + i)) i += 8;
+    if (i == text.size()) break;
     const Utf8Step step = utf8_step(text.substr(i));
     if (step.kind != Utf8::character) return i;
     i += step.bytes;
@@ -68,6 +85,11 @@ std::string take_characters(std::string& bytes, bool last) {
   }
   bytes.erase(0, i);
   return out;
+}
+
+std::string replace_invalid_utf8(std::string_view text) {
+  std::string bytes(text);
+  return take_characters(bytes, true);
 }
 
 std::string printable(std::string_view text, std::string_view kept) {

@@ -1,4 +1,5 @@
 #pragma once
+#include <cstdint>
 #include <string>
 #include <string_view>
 
@@ -19,6 +20,12 @@ struct Utf8Step {
 /// What stands at the start of `text`, which must not be empty.
 Utf8Step utf8_step(std::string_view text);
 
+/// The code point of one whole character.
+uint32_t code_point_of(std::string_view character);
+
+/// The character of a code point that is no surrogate.
+std::string character_of(uint32_t code_point);
+
 /// Offset of the first byte of `text` that belongs to no whole character; npos if there is none.
 size_t find_invalid_utf8(std::string_view text);
 
@@ -28,6 +35,10 @@ inline constexpr std::string_view kReplacementCharacter = "\uFFFD";
 /// Moves the whole characters at the start of `bytes` to the result, one U+FFFD for every invalid sequence. A character
 /// cut off at the end stays in `bytes` unless `last`, which replaces it as well.
 std::string take_characters(std::string& bytes, bool last);
+
+/// `text` with U+FFFD for every invalid sequence, as WHATWG's decoder and Python's bytes.decode(errors="replace") put
+/// it: one for the longest start of a character, or for a byte that begins none.
+std::string replace_invalid_utf8(std::string_view text);
 
 /// `text` for a terminal or a log: control characters but those in `kept`, and bytes that are no UTF-8, become \xNN.
 std::string printable(std::string_view text, std::string_view kept = {});

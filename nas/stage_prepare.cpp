@@ -22,8 +22,9 @@ fs::path tokenise(const StageInput& in, const Tokenizer& tokenizer, const std::v
   double bytes = 0, bytes_done = 0;
   for (const fs::path& file : files) digests += digest_file(file), bytes += double(fs::file_size(file));
   Progress progress(in.console, validation ? "tokenise validation" : "tokenise train", "bytes", bytes);
+  Encoder encoder(tokenizer);
   const auto encode_document = [&](std::string_view text) {
-    std::vector<int32_t> ids = encode(tokenizer, text, {.parse_special = false});
+    std::vector<int32_t> ids = encoder.encode(text, {.parse_special = false});
     if (tokenizer.eos_id >= 0) ids.push_back(tokenizer.eos_id);
     progress.update(bytes_done += double(text.size()));
     return ids;

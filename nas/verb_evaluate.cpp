@@ -59,10 +59,11 @@ TokenDataset read_data(const Options& o, const Tokenizer& tokenizer, const Model
       o.sequence_length > 0 ? o.sequence_length : std::min(kSequenceLength, config.max_position_embeddings);
   const int64_t sequences = std::max<int64_t>(1, o.tokens / T);
   TokenPacker packer(T);
+  Encoder encoder(tokenizer);
   read_documents(o.data, [&](std::string_view text, const std::string& where) {
     if (packer.sequences() >= sequences) return;
     try {
-      std::vector<int32_t> ids = encode(tokenizer, text);
+      std::vector<int32_t> ids = encoder.encode(text);
       if (tokenizer.eos_id >= 0) ids.push_back(tokenizer.eos_id);
       packer.add(ids);
     } catch (const Error& e) {

@@ -4,6 +4,7 @@
 
 #include "blocks/generate.h"
 #include "blocks/tokenizer.h"
+#include "blocks/unicode.h"
 #include "nas/model_options.h"
 #include "nas/model_verbs.h"
 #include "nas/units.h"
@@ -56,6 +57,7 @@ std::vector<int32_t> encode_prompt(const Options& o, const Tokenizer& tokenizer,
 }
 
 void run_generate(Options& o, const VerbInput& in) {
+  o.prompt = replace_invalid_utf8(o.prompt);  // a shell passes any bytes
   Context ctx(Context::Options{.device = in.device, .threads = in.threads});
   const Model model = load_model(o.model, ctx);
   const Tokenizer tokenizer = load_tokenizer(o.model.folder);
@@ -102,7 +104,7 @@ void run_generate(Options& o, const VerbInput& in) {
 std::function<void(const VerbInput&)> add_generate(CLI::App& app) {
   const auto o = std::make_shared<Options>();
   add_model_options(app, o->model);
-  app.add_option("PROMPT", o->prompt, "Text to continue")->required();
+  app.add_option("PROMPT", o->prompt, "Text to continue; U+FFFD stands for bytes that are no UTF-8")->required();
   add_count(app, "--max-tokens", o->generate.max_tokens, 1, "Stop after so many tokens");
   app.add_option("--temperature", o->generate.sampling.temperature, "Flattens the distribution; 0: the likeliest token")
       ->capture_default_str();

@@ -87,6 +87,7 @@ void bench_score(Bench& bench);
 void bench_bld(Bench& bench);
 void bench_depth_first(Bench& bench);
 void bench_model(Bench& bench);
-void bench_search(Bench& bench);  ///< prints tables of its own
+void bench_search(Bench& bench);     ///< prints tables of its own
+void bench_tokenizer(Bench& bench);  ///< the same
 
 }  // namespace tangram

@@ -26,6 +26,7 @@ const std::vector<Program> kPrograms = {
     {"depth_first", "distillation of four layers one by one, their residual stream on disk", bench_depth_first},
     {"model", "prefill and decode of a whole model", bench_model},
     {"search", "the search at 70B's size: exact, frontier, diverse, beside simpler ways", bench_search},
+    {"tokenizer", "encoding text into tokens", bench_tokenizer},
 };
 
 int run(int argc, char** argv) {

@@ -38,6 +38,12 @@ json added_token(const std::string& content, int id, bool special) {
   return {{"id", id}, {"content", content}, {"special", special}, {"normalized", false}};
 }
 
+std::string from_hex(const std::string& hex) {
+  std::string bytes;
+  for (size_t i = 0; i < hex.size(); i += 2) bytes += char(std::stoi(hex.substr(i, 2), nullptr, 16));
+  return bytes;
+}
+
 std::string stream(const Tokenizer& tokenizer, const std::vector<int32_t>& ids, bool skip_special) {
   StreamDecoder decoder(tokenizer, skip_special);
   std::string text;
@@ -46,10 +52,17 @@ std::string stream(const Tokenizer& tokenizer, const std::vector<int32_t>& ids, 
 }
 
 void expect_golden(const Tokenizer& tokenizer, const json& expected, const std::string& name) {
+  Encoder encoder(tokenizer, 64);  // so few that words take each other's place
   for (const json& c : expected["encode"]) {
     const EncodeOptions options{.add_bos = c["add_bos"], .parse_special = c["parse_special"]};
-    EXPECT_EQ(encode(tokenizer, c["text"].get<std::string>(), options), c["ids"].get<std::vector<int32_t>>())
-        << name << ": " << c["text"];
+    const auto ids = c["ids"].get<std::vector<int32_t>>();
+    EXPECT_EQ(encode(tokenizer, c["text"].get<std::string>(), options), ids) << name << ": " << c["text"];
+    EXPECT_EQ(encoder.encode(c["text"].get<std::string>(), options), ids) << name << ": " << c["text"];
+  }
+  for (const json& c : expected.value("invalid", json::array())) {
+    const std::string text = replace_invalid_utf8(from_hex(c["bytes"]));
+    EXPECT_EQ(encode(tokenizer, text, {.add_bos = false}), c["ids"].get<std::vector<int32_t>>())
+        << name << ": " << c["bytes"];
   }
   for (const json& c : expected["decode"]) {
     const auto ids = c["ids"].get<std::vector<int32_t>>();
@@ -68,7 +81,7 @@ TEST(Tokenizer, EncodesAndDecodesAsHuggingFace) {
     expect_golden(parse(expected["tokenizer"]), expected, name);
     ++tokenizers;
   }
-  EXPECT_EQ(tokenizers, 7);
+  EXPECT_EQ(tokenizers, 8);
 }
 
 TEST(Tokenizer, RoundTripsEveryLineOfStories260k) {
@@ -120,12 +133,11 @@ std::vector<int32_t> merge_by_definition(std::vector<int32_t> ids, const Merges&
   for (;;) {
     size_t best = ids.size();
     for (size_t i = 0; i + 1 < ids.size(); ++i) {
-      const auto merge = merges.find(merge_key(ids[i], ids[i + 1]));
-      if (merge == merges.end()) continue;
-      if (best == ids.size() || merge->second.rank < merges.at(merge_key(ids[best], ids[best + 1])).rank) best = i;
+      const Merge* merge = merges.find(ids[i], ids[i + 1]);
+      if (merge && (best == ids.size() || merge->rank < merges.find(ids[best], ids[best + 1])->rank)) best = i;
     }
     if (best == ids.size()) return ids;
-    ids[best] = merges.at(merge_key(ids[best], ids[best + 1])).token;
+    ids[best] = merges.find(ids[best], ids[best + 1])->token;
     ids.erase(ids.begin() + ptrdiff_t(best) + 1);
   }
 }
@@ -136,9 +148,9 @@ TEST(Bpe, MergesAsTheDefinitionSays) {
     Merges merges;
     const int symbols = 2 + int(random() % 3);
     for (int token = symbols; token < 30; ++token)
-      merges.emplace(merge_key(int32_t(random() % uint32_t(token)), int32_t(random() % uint32_t(token))),
-                     Merge{int32_t(random() % 1000), token});
-    std::vector<int32_t> ids(random() % 60);
+      merges.insert_or_assign(int32_t(random() % uint32_t(token)), int32_t(random() % uint32_t(token)),
+                              {int32_t(random() % 1000), token});
+    std::vector<int32_t> ids(random() % 80);  // merged one by one up to 32, with a heap above
     for (int32_t& id : ids) id = int32_t(random() % uint32_t(symbols));
     std::vector<int32_t> merged = ids;
     bpe_merge(merged, merges);
@@ -255,6 +267,36 @@ TEST(Tokenizer, RefusesTextThatIsNotUtf8) {
   EXPECT_THAT(message_of([&] { encode(t, "é\xE2\x82"); }), HasSubstr("byte 2: the text is not UTF-8 (0xE2)"));
 }
 
+TEST(Tokenizer, CutsAtMarksOnlyWhereNoMergeReachesOverThem) {
+  json tokenizer = characters({"a", "b", "▁", "▁a", "a▁", "▁▁", "\n", "b\n", "!"});
+  tokenizer["model"]["merges"] = {"▁ a", "▁ ▁"};
+  const Tokenizer cut = parse(tokenizer);
+  EXPECT_EQ(cut.marks.before, "▁");
+  EXPECT_TRUE(cut.marks.around['\n'] && cut.marks.around['!'] && !cut.marks.around['a'] && !cut.marks.around['c']);
+  EXPECT_EQ(encode(cut, "a▁▁▁a\nb▁"), (std::vector<int32_t>{0, 5, 3, 6, 1, 2}));
+  tokenizer["model"]["merges"] = {"a ▁", "▁ a", "b \n"};
+  const Tokenizer whole = parse(tokenizer);
+  EXPECT_EQ(whole.marks.before, "");
+  EXPECT_TRUE(!whole.marks.around['\n'] && whole.marks.around['!']);
+  EXPECT_EQ(encode(whole, "a▁ab\n"), (std::vector<int32_t>{4, 0, 7}));
+}
+
+TEST(WordCache, FindsWhatWasPutAndNothingElse) {
+  WordCache cache(2);
+  const std::vector<int32_t> ids = {1, 2, 3, 4, 5, 6, 7, 8, 9};
+  const std::span<const int32_t> eight(ids.data(), 8);
+  for (const std::string& word : {std::string("a"), std::string("a\0", 2), std::string(30, 'x')}) {
+    EXPECT_FALSE(cache.find(word));
+    cache.put(word, eight);
+    ASSERT_TRUE(cache.find(word));
+    EXPECT_THAT(*cache.find(word), testing::ElementsAreArray(eight));
+    EXPECT_FALSE(cache.find(word + "y"));
+  }
+  cache.put(std::string(31, 'x'), eight), cache.put("b", ids);
+  EXPECT_FALSE(cache.find(std::string(31, 'x')));
+  EXPECT_FALSE(cache.find("b"));
+}
+
 // What is written down for the format is refused by its key: a JSON pointer, the value put there, the message.
 struct Refusal {
   const char* pointer;
@@ -365,6 +407,43 @@ TEST(SplitPattern, CutsMatchesAndWhatIsBetween) {
   EXPECT_EQ(split("x", ""), Words());
 }
 
+std::vector<std::string_view> split_by(const std::string& text, const SplitPattern& pattern) {
+  std::vector<std::string_view> words;
+  Splitter(pattern, text.size()).split(words, text);
+  return words;
+}
+
+// Oracle: PCRE2, on every character of Unicode in the places where expressions look, and on random texts of characters
+// that they tell apart.
+TEST(SplitPattern, CutsByHandAsPcre2Does) {
+  const char* parts[] = {"'",      "s",      "S",      "ſ",  "t",      "re",     "VE",         "lL",        "'m",
+                         "D",      " ",      "  ",     "\n", "\r",     "\t",     "1",          "23",        "a",
+                         "é",      "Ⅷ",      "٣",      "!",  "…",      "😀",      "̈",           "中",        "_",
+                         "\u0085", "\u00a0", "\u2028", "-",  "\u180e", "\u200d", "\U00031350", "\U00011f50"};
+  for (const std::string_view pattern : {kLlama3Pattern, kQwen2Pattern, kGpt2Pattern}) {
+    const SplitPattern by_hand(pattern), by_pcre2(pattern, SplitBy::pcre2);
+    std::string all;
+    for (uint32_t c = 1; c < 0x110000; ++c)
+      if (c < 0xD800 || c > 0xDFFF) all += "a" + character_of(c) + " " + character_of(c) + "1\n";
+    EXPECT_EQ(split_by(all, by_hand), split_by(all, by_pcre2)) << pattern;
+    std::mt19937 random(1);
+    for (int round = 0; round < 5000; ++round) {
+      std::string text;
+      for (size_t n = random() % 12; n > 0; --n) text += parts[random() % std::size(parts)];
+      ASSERT_EQ(split_by(text, by_hand), split_by(text, by_pcre2)) << pattern << ": " << json(text);
+    }
+  }
+}
+
+// Oracle: Unicode's own tables, by hand; PCRE2 10.42 knows none of these.
+TEST(SplitPattern, KnowsCharactersOfUnicode16) {
+  using Words = std::vector<std::string>;
+  EXPECT_EQ(split(R"(\p{L}+|\p{N}+)", "a\U00031350\u1c89\U00011f50-1\U0001ccf9"),
+            (Words{"a\U00031350\u1c89", "\U00011f50", "-", "1\U0001ccf9"}));
+  EXPECT_EQ(split(R"([^\p{L}]|\D)", "\U00031350!\U00011f50"), (Words{"\U00031350", "!", "\U00011f50"}));
+  EXPECT_EQ(split(R"([\p{L}-]+|\P{L})", "b-\U00031350+"), (Words{"b-\U00031350", "+"}));
+}
+
 TEST(SplitPattern, CutsLongWordsWhole) {
   const std::string letters(100000, 'a'), spaces(60000, ' ');
   EXPECT_EQ(split(R"(\p{L}+|\s*[\r\n]+|\s+(?!\S)|\s+)", letters + spaces + "b"),
@@ -372,6 +451,12 @@ TEST(SplitPattern, CutsLongWordsWhole) {
   std::string accents = "a";
   for (int i = 0; i < 1000; ++i) accents += "é";
   EXPECT_EQ(split(R"(\p{L}+)", accents), std::vector<std::string>{accents});
+}
+
+TEST(SplitPattern, CutsByHandInLinearTime) {
+  const std::string spaces(4 << 20, ' ');
+  EXPECT_EQ(split(std::string(kLlama3Pattern), "\n" + spaces + "x"),
+            (std::vector<std::string>{"\n", spaces.substr(1), " x"}));
 }
 
 TEST(SplitPattern, RefusesPatternsThatRunAway) {
@@ -413,6 +498,12 @@ TEST(Unicode, TakesWholeCharacters) {
   EXPECT_EQ(bytes, "\xC3");
   EXPECT_EQ(take_characters(bytes, true), "\uFFFD");
   EXPECT_EQ(bytes, "");
+}
+
+// Oracle: by hand, from the table of maximal subparts in Unicode's chapter 3.9.
+TEST(Unicode, ReplacesTheLongestStartOfACharacter) {
+  EXPECT_EQ(replace_invalid_utf8("\xF1\x80\x80\xE1\x80\xC2\x62\x80\x63"), "\uFFFD\uFFFD\uFFFD\x62\uFFFD\x63");
+  EXPECT_EQ(replace_invalid_utf8("\xED\xA0\x80\xC0\xAF"), "\uFFFD\uFFFD\uFFFD\uFFFD\uFFFD");
 }
 
 TEST(Unicode, PrintsWhatATerminalWouldObey) {

@@ -9,6 +9,7 @@ import pathlib
 import random
 import string
 import sys
+import unicodedata
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
@@ -28,6 +29,36 @@ TEXTS = [
     "a      b\n      c  ", "!!!...---\n\n--- ?!\r\n", " qzqzx", "qzqzxqzqzx", SHAKESPEARE[:600], MULTILINGUAL,
     "for (int i = 0; i < n; ++i) {\n\tsum += x[i];\n}\n",
 ]
+
+ZWJ, VS16 = "\u200d", "\ufe0f"
+TEXTS += [  # emoji with joiners, skin tones, flags, tags and keycaps
+    f"👨{ZWJ}👩{ZWJ}👧{ZWJ}👦 👩🏽{ZWJ}💻👍🏿 🏳{VS16}{ZWJ}🌈 🇩🇪🇫🇷🇩 1{VS16}\u20e3 ❤{VS16}❤ 🏴\U000e0067\U000e0062\U000e0065\U000e007f{ZWJ}",
+    # scripts beside each other, without spaces, right to left, combining, with joiners of their own
+    "aбγדהجदกあア漢한Ꭰѣ latinкириллицаελληνικά עברית العربية١٢٣ हिन्दी ไทย中文ひらがな한국어", "क\u094d\u200dष ক্ষ می\u200cخواهم e\u0301a\u0308\u0323 ÅÅ ﷽ ǅ ʰ",
+    "I\u0307'S İ'ſſ 'ﬅ K'll ’s 'RE'Ve'lL'Mm''d'", " " * 100 + "a" + " " * 33 + "\n" + " " * 20 + "b" + " " * 7, "\t \t\n \r\n\r \n\n\u2028 \u2029\u3000\u00a0 \x0b\x0c\x1c\x85.",
+    "1" * 50 + " 1,234,567.89e-10 0x1F ٠١٢٣٤٥ १२३ ⅠⅡⅢ ½¾²³ ①② 〇一二 \U0001d7d8\U0001d7d9", "a1b22c333d4444e55555 v1.2.3-rc4", "\n" * 40 + "x" + "\r\n" * 9 + "!\n\n?\r\r ...\n",
+    # assigned in Unicode 15, 15.1 and 16: letters, digits
+    "\U00031350\U000323afx \U0002ebf0\U0002ee5d \U0001e4d0\U0001e4f0\U0001e4f9 \u1c89\u1c8a\ua7cb \U00011f02\U00011f501 \U0001ccf0\U000105c0\U00013460",
+]
+
+
+def categories():
+    """A text for each of Unicode's categories: characters from all over its range, before and after others."""
+    members = {}
+    for code_point in range(0x110000):
+        members.setdefault(unicodedata.category(chr(code_point)), []).append(chr(code_point))
+    del members["Cs"]  # surrogates, which UTF-8 has not
+    for category in sorted(members):
+        of = members[category]
+        chosen = [of[i * (len(of) - 1) // 5] for i in range(6)] if len(of) > 1 else of
+        yield "".join(f"a{c} {c}b 1{c}{c}\n" for c in chosen)
+
+
+TEXTS += categories()
+
+# Bytes that are no UTF-8: stray, overlong, surrogates, over U+10FFFF, cut off.
+INVALID = [b"\xff", b"a\x80b\xbf\xbf c", b"\xc0\xaf\xe0\x80\xaf \xf0\x80\x80\xaf", b"\xed\xa0\x80x\xed\xb0\x80", b"\xf4\x90\x80\x80 \xf5\xff",
+           b"caf\xe9 na\xefve", b"\xe2\x82", b"x\xf0\x9f\x98 y\xf0\x9f\x98\x80\xf0\x9f", b"\xc3\xa9\xc3(\xe4\xb8(\xe4\xb8\xad", b"<s>\xfe</s>\xe2\x96 \xe2\x96\x81"]
 
 
 def byte_level(pre_tokenizer, special, **options):
@@ -57,6 +88,12 @@ def llama3():
         processors.ByteLevel(trim_offsets=False),
         processors.TemplateProcessing(f"{special[0]} $A", None, [(special[0], bos)])])
     return tokenizer
+
+
+def qwen2():
+    return byte_level(pre_tokenizers.Sequence([
+        pre_tokenizers.Split(Regex(LLAMA3.replace("{1,3}", "")), "isolated"),
+        pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]), ["<|endoftext|>", "<|im_end|>"])
 
 
 def sentence_piece(normalizer, pre_tokenizer, byte_fallback, fuse_unk):
@@ -98,6 +135,12 @@ def metaspace(scheme, split):
     return pre_tokenizers.Metaspace(prepend_scheme=scheme, split=split)
 
 
+def invalid(tokenizer):
+    tokenizer.encode_special_tokens = False
+    return [{"bytes": text.hex(), "ids": tokenizer.encode(text.decode(errors="replace"), add_special_tokens=False).ids}
+            for text in INVALID]
+
+
 def cases(tokenizer, texts, rng):
     encodes, decodes = [], []
     for text in texts:
@@ -118,6 +161,7 @@ def main():
     rng = random.Random(1)
     tokenizers = {
         "llama3": llama3(),
+        "qwen2": qwen2(),
         "gpt2": byte_level(pre_tokenizers.ByteLevel(add_prefix_space=True), ["<|endoftext|>"]),
         "llama2": sentence_piece(spaces_to_mark(), None, True, True),
         "metaspace_first": sentence_piece(None, metaspace("first", False), True, False),
@@ -130,6 +174,8 @@ def main():
     for name, tokenizer in tokenizers.items():
         texts = [t for t in TEXTS if set(t) <= known] if name == "characters" else TEXTS
         golden[name] = {"tokenizer": json.loads(tokenizer.to_str()), **cases(tokenizer, texts, rng)}
+        if name != "characters":
+            golden[name]["invalid"] = invalid(tokenizer)
 
     stories = Tokenizer.from_file(str(DATA / "stories260k" / "tokenizer.json"))
     lines = [json.loads(line)["text"] for line in open(DATA / "stories260k" / "valid.jsonl")]

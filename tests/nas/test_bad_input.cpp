@@ -26,8 +26,9 @@ const std::string kNoVariant =
 const std::string kTooShort = ": the text is too short for one sequence of 8 tokens";
 
 TEST_F(BadInput, Prompts) {
-  expect_refused({"generate", "m", "ab\xFF"}, "the prompt: byte 2: the text is not UTF-8 (0xFF)");
-  expect_refused({"generate", "m", "ab\xE2\x82", "--json"}, "the prompt: byte 2: the text is not UTF-8 (0xE2)");
+  const std::string no_replacement = "the prompt: byte 2: the vocabulary has no '\uFFFD' (U+FFFD)";
+  expect_refused({"generate", "m", "ab\xFF"}, no_replacement);
+  expect_refused({"generate", "m", "ab\xE2\x82", "--json"}, no_replacement);
   expect_refused({"generate", "m", "abc\u00e9"},
                  "the prompt: byte 3: the vocabulary has no 'é' (U+00E9), and there is no unk_token");
   expect_refused({"generate", "m", "ab\x1b"},
