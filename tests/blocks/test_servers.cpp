@@ -36,7 +36,7 @@ const Row kRows[] = {
     {"no attention in the first layer",
      {{"no_op", "ffn_256"}, {"gqa_2", "ffn_256"}},
      {kRewritten, kRewritten, kRewritten, kRuns, kRewritten}},
-    {"linear attention", {{"gqa_2", "ffn_256"}, {"linear", "ffn_256"}}, {kRuns, kRewritten, kCannot, kRuns, kCannot}},
+    {"linear attention", {{"gqa_2", "ffn_256"}, {"linear", "ffn_256"}}, {kRuns, kCannot, kCannot, kRuns, kCannot}},
     {"attention without an FFN, before one with",
      {{"gqa_2", "no_op"}, {"gqa_2", "ffn_256"}},
      {kRewritten, kRuns, kRuns, kRuns, kRuns}},
@@ -46,7 +46,7 @@ const Row kRows[] = {
     {"neither in one layer",
      {{"gqa_2", "ffn_256"}, {"no_op", "no_op"}, {"gqa_2", "ffn_256"}},
      {kRewritten, kRuns, kRuns, kRuns, kRuns}},
-    {"a linear FFN", {{"gqa_2", "ffn_256"}, {"gqa_2", "linear"}}, {kRewritten, kRewritten, kCannot, kRuns, kCannot}},
+    {"a linear FFN", {{"gqa_2", "ffn_256"}, {"gqa_2", "linear"}}, {kRewritten, kCannot, kCannot, kRuns, kCannot}},
     {"an odd width", {{"gqa_2", "ffn_256"}, {"gqa_2", "ffn_7"}}, {kRuns, kRuns, kRewritten, kRewritten, kRuns}},
     {"a window", {{"gqa_2", "ffn_256"}, {"window_16", "ffn_256"}}, {kCannot, kCannot, kCannot, kCannot, kCannot}},
 };
@@ -97,12 +97,12 @@ TEST(Servers, NameLayersAndReasons) {
   EXPECT_THAT(texts_of(check_server(server_called("sglang"), blocks, config).obstacles),
               ElementsAre("0: a linear attention", "1: a linear ffn", "2: window_16: attention over a window",
                           "3: 1 KV heads where the layers before have 2; it wants one number"));
+  const ServerCheck llama = check_server(server_called("llama.cpp"), blocks, config);
+  EXPECT_THAT(texts_of(llama.obstacles), ElementsAre("2: window_16: attention over a window"));
+  EXPECT_THAT(texts_of(llama.plan.changes), ElementsAre("1: the linear FFN is a SwiGLU whose gate is 1"));
   const ServerCheck vllm = check_server(server_called("vllm"), blocks, config);
-  EXPECT_THAT(texts_of(vllm.obstacles), ElementsAre("2: window_16: attention over a window"));
   EXPECT_THAT(texts_of(vllm.plan.changes), ElementsAre("0: the linear attention is the FFN of a block of its own",
-                                                       "0: the first block, without attention, beside an idle one",
-                                                       "0: the linear FFN is a SwiGLU whose gate is 1",
-                                                       "1: the linear FFN is a SwiGLU whose gate is 1"));
+                                                       "0: the first block, without attention, beside an idle one"));
 }
 
 // Of kinds that a table of another tool may have, nobody knows.

@@ -26,7 +26,8 @@ const std::string kNoVariant =
 const std::string kTooShort = ": the text is too short for one sequence of 8 tokens";
 
 TEST_F(BadInput, Prompts) {
-  const std::string no_replacement = "the prompt: byte 2: the vocabulary has no '\uFFFD' (U+FFFD)";
+  const std::string no_replacement =
+      "the prompt: byte 2: the vocabulary has no '\uFFFD' (U+FFFD), and there is no unk_token";
   expect_refused({"generate", "m", "ab\xFF"}, no_replacement);
   expect_refused({"generate", "m", "ab\xE2\x82", "--json"}, no_replacement);
   expect_refused({"generate", "m", "abc\u00e9"},
