@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # tests/fuzz/run.sh [TARGET...]
 # Builds the fuzzers with clang, AddressSanitizer and UndefinedBehaviorSanitizer, and runs each for 30 seconds
-# (TANGRAM_FUZZ_SECONDS) from its seeds, two at a time. Exit code 1 where one finds something: its output ends with the
-# input, which is kept in build-fuzz/found/. Exit code 77 with the reason where clang is missing and may not be
-# installed. New paths are kept in build-fuzz/corpus/<target> and start the next run.
+# (TANGRAM_FUZZ_SECONDS) from its seeds, two at a time, with the random numbers of TANGRAM_FUZZ_SEED (1). Exit code 1
+# where one finds something: its output ends with the input, which is kept in build-fuzz/found/. Exit code 77 with the
+# reason where clang is missing and may not be installed. New paths are kept in build-fuzz/corpus/<target> and start the
+# next run.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
@@ -21,7 +22,8 @@ cmake --build build-fuzz --target fuzzers
 fuzz() { # fuzz TARGET
   local target=$1 found=build-fuzz/found corpus=build-fuzz/corpus/$1 log=build-fuzz/$1.log
   mkdir -p "$found" "$corpus"
-  if OMP_NUM_THREADS=1 build-fuzz/fuzz_"$target" -max_total_time="$seconds" -timeout=10 -rss_limit_mb=3000 -max_len=65536 \
+  if OMP_NUM_THREADS=1 build-fuzz/fuzz_"$target" -seed="${TANGRAM_FUZZ_SEED:-1}" -max_total_time="$seconds" \
+    -timeout=10 -rss_limit_mb=3000 -max_len=65536 \
     -print_final_stats=1 -artifact_prefix="$found/$target-" "$corpus" tests/fuzz/seeds/"$target" >"$log" 2>&1; then
     echo "fuzz_$target: $(sed -n 's/stat::number_of_executed_units: *//p' "$log") inputs, nothing found"
   else
