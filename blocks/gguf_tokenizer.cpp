@@ -1,18 +1,17 @@
 #include <algorithm>
 
 #include "blocks/gguf_model.h"
-#include "blocks/unicode.h"
 
 namespace tangram {
 namespace {
 
 /// Expressions that readers know by a name, and whether words that are tokens skip the merges there.
-struct KnownSplit {
+struct GgufSplit {
   const char* name;
   bool ignore_merges;
   std::string_view pattern;
 };
-constexpr KnownSplit kKnownSplits[] = {
+constexpr GgufSplit kGgufSplits[] = {
     {"llama-bpe", true, kLlama3Pattern},
     {"qwen2", false, kQwen2Pattern},
     {"gpt-2", false, kGpt2Pattern},
@@ -88,10 +87,10 @@ class TokenizerKeys {
   const std::string& text(int32_t id) const { return t_.tokens[static_cast<size_t>(id)].text; }
 
   void add_byte_level() {
-    const KnownSplit* known = nullptr;
-    for (const KnownSplit& split : kKnownSplits)
+    const GgufSplit* known = nullptr;
+    for (const GgufSplit& split : kGgufSplits)
       if (t_.splits.size() == 1 && t_.splits[0].text() == split.pattern) known = &split;
-    if (!known && t_.merges.empty() && t_.splits.empty()) known = &kKnownSplits[2];
+    if (!known && t_.merges.empty() && t_.splits.empty()) known = &kGgufSplits[2];
     if (!known)
       throw bad_input("the expression that cuts its text into words is none that readers of GGUF know by name: {}",
                       t_.splits.empty() ? "(none)" : t_.splits[0].text());

@@ -8,11 +8,10 @@
 namespace tangram {
 namespace {
 
-constexpr ReaderForms kVllmForms{.linear_attention = false, .ffn_alone_first = false};
+constexpr ReaderForms kWithoutLinear{.linear_attention = false, .ffn_alone_first = false};  // vLLM, Megatron
 // Both take widths from ffn_mult alone, which counts in steps of 256.
 constexpr ReaderForms kSglangForms{.linear_attention = false, .ffn_alone_first = false, .width_multiple = kFfnMultStep};
 constexpr ReaderForms kTensorRtForms{.width_multiple = kFfnMultStep};
-constexpr ReaderForms kMegatronForms{.linear_attention = false, .ffn_alone_first = false};
 
 constexpr Server kServers[] = {
     {.name = "llama.cpp",
@@ -25,7 +24,7 @@ constexpr Server kServers[] = {
     {.name = "vllm",
      .format = ModelFormat::huggingface,
      .version = "commit 00bd149",
-     .forms = kVllmForms,
+     .forms = kWithoutLinear,
      .remark = "start it with --trust-remote-code"},
     {.name = "sglang",
      .format = ModelFormat::huggingface,
@@ -42,7 +41,7 @@ constexpr Server kServers[] = {
     {.name = "megatron",
      .format = ModelFormat::huggingface,
      .version = "commit 1296a81, with its bridge",
-     .forms = kMegatronForms,
+     .forms = kWithoutLinear,
      .mixed_kv_heads = false,
      .remark = "its bridge takes the KV heads of all layers from the first, and has no names for linear subblocks"},
 };

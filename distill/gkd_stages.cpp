@@ -119,13 +119,4 @@ std::vector<GkdStage> cut_student(const GkdCosts& costs, std::span<const double>
   return best;
 }
 
-double balance(std::span<const GkdStage> stages, std::span<const double> speeds) {
-  double sum = 0, longest = 0;
-  for (size_t s = 0; s < stages.size(); ++s) {
-    const double seconds = stages[s].flops / speeds[s];
-    sum += seconds, longest = std::max(longest, seconds);
-  }
-  return sum / (longest * double(stages.size()));
-}
-
 }  // namespace tangram

@@ -26,7 +26,4 @@ struct GkdStage {
 /// longest time of any is as short as can be. Throws Error (bad_input) if there are more stages than blocks.
 std::vector<GkdStage> cut_student(const GkdCosts& costs, std::span<const double> speeds);
 
-/// Part of the time that the stages work rather than wait for the slowest: mean over longest.
-double balance(std::span<const GkdStage> stages, std::span<const double> speeds);
-
 }  // namespace tangram

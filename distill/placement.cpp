@@ -119,13 +119,4 @@ std::vector<BldStage> cut_stages(std::span<const BldUnit> units, double layer_fl
   return result;
 }
 
-double balance(std::span<const BldStage> stages, std::span<const double> speeds) {
-  double sum = 0, longest = 0;
-  for (size_t s = 0; s < stages.size(); ++s) {
-    const double seconds = stages[s].flops / speeds[s];
-    sum += seconds, longest = std::max(longest, seconds);
-  }
-  return sum / (longest * double(stages.size()));
-}
-
 }  // namespace tangram

@@ -1,4 +1,5 @@
 #pragma once
+#include <algorithm>
 #include <span>
 #include <vector>
 
@@ -39,7 +40,15 @@ struct BldStage {
 /// inside a layer has two stages do it. Throws Error (bad_input) if there are more stages than units.
 std::vector<BldStage> cut_stages(std::span<const BldUnit> units, double layer_flops, std::span<const double> speeds);
 
-/// Part of the time that the stages work rather than wait for the slowest: mean over longest.
-double balance(std::span<const BldStage> stages, std::span<const double> speeds);
+/// Part of the time that stages (of either trainer) work rather than wait for the slowest: mean over longest.
+template <class Stages>
+double balance(const Stages& stages, std::span<const double> speeds) {
+  double sum = 0, longest = 0;
+  for (size_t s = 0; s < stages.size(); ++s) {
+    const double seconds = stages[s].flops / speeds[s];
+    sum += seconds, longest = std::max(longest, seconds);
+  }
+  return sum / (longest * double(stages.size()));
+}
 
 }  // namespace tangram

@@ -2,6 +2,7 @@
 
 #include "blocks/checkpoint.h"
 #include "blocks/file.h"
+#include "distill/placement.h"
 #include "kernels/transfer.h"
 #include "nas/architecture_file.h"
 #include "nas/gpu_run.h"

@@ -1,5 +1,7 @@
 #include "distill/gkd_stages.h"
 
+#include "distill/placement.h"
+
 #include <gtest/gtest.h>
 
 #include <functional>

@@ -11,8 +11,7 @@
 #include "nas/limit_text.h"
 #include "nas/model_verbs.h"
 #include "nas/stages.h"
-#include "tests/blocks/folder.h"
-#include "tests/nas/command_line.h"
+#include "tests/nas/score_folder.h"
 
 namespace tangram {
 namespace {
@@ -24,26 +23,18 @@ using ::testing::Not;
 
 /// Three layers: attention of 100 bytes or none, FFNs of 300 or 150. The teacher takes 1200 bytes, the smallest 450.
 /// The time is 1 s for 100 bytes: 40 tokens in 12 s of the teacher's, 4.5 s of the smallest.
-struct Infeasible : testing::Test {
-  TestFolder folder;
-  std::string scores = (folder.path / "scores.h5").string();
-
-  Outcome call(const std::vector<std::string>& arguments) {
-    return call_with(arguments, all_stages(), all_model_verbs());
-  }
+struct Infeasible : ScoreFolder {
   Outcome search(std::vector<std::string> options) {
     options.insert(options.begin(), {"search", scores});
     return call(options);
   }
 
   void SetUp() override {
-    std::string csv = "layer,attention,ffn,teacher,kl,weight_bytes,prefill_seconds,decode_seconds\n";
+    std::string csv;
     for (int layer = 0; layer < 3; ++layer)
       csv += fmt::format(
           "{0},gqa_2,,1,0,100,0,1\n{0},no_op,,0,1,0,0,0\n{0},,ffn_64,1,0,300,0,3\n{0},,ffn_32,0,2,150,0,1.5\n", layer);
-    write_file_atomically(folder.path / "scores.csv", csv);
-    const Outcome imported =
-        call({"import-scores", (folder.path / "scores.csv").string(), "--out", scores, "--scenario", "chat=8/10/4"});
+    const Outcome imported = import(csv);
     ASSERT_EQ(imported.code, 0) << imported.err;
   }
 };

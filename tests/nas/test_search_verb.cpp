@@ -9,8 +9,7 @@
 #include "nas/model_verbs.h"
 #include "nas/stages.h"
 #include "puzzle/score_table.h"
-#include "tests/blocks/folder.h"
-#include "tests/nas/command_line.h"
+#include "tests/nas/score_folder.h"
 
 namespace tangram {
 namespace {
@@ -20,23 +19,14 @@ using ::testing::ContainsRegex;
 using ::testing::HasSubstr;
 using ::testing::Not;
 
-struct SearchVerb : testing::Test {
-  TestFolder folder;
-  std::string scores = (folder.path / "scores.h5").string();
-
-  Outcome call(const std::vector<std::string>& arguments) {
-    return call_with(arguments, all_stages(), all_model_verbs());
-  }
-
+struct SearchVerb : ScoreFolder {
   void SetUp() override {
-    std::string csv = "layer,attention,ffn,teacher,kl,weight_bytes,prefill_seconds,decode_seconds\n";
+    std::string csv;
     for (int layer = 0; layer < 4; ++layer)
       csv += fmt::format(
           "{0},gqa_2,,1,0,100,0,1\n{0},no_op,,0,{1},0,0,0\n{0},,ffn_64,1,0,300,0,3\n{0},,ffn_32,0,{2},150,0,1.5\n",
           layer, layer == 2 ? "nan" : fmt::format("{}", layer + 1), layer == 3 ? 50 : 2);
-    write_file_atomically(folder.path / "scores.csv", csv);
-    const Outcome imported =
-        call({"import-scores", (folder.path / "scores.csv").string(), "--out", scores, "--scenario", "chat=8/10/4"});
+    const Outcome imported = import(csv);
     ASSERT_EQ(imported.code, 0) << imported.err;
     EXPECT_THAT(imported.out, HasSubstr("16 replacements of 4 layers; missing: 1 scores, 0 costs"));
   }
